@@ -1,0 +1,1 @@
+"""Workflow definitions, the pure decider, and the runner that carries out what it decides."""

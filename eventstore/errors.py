@@ -1,0 +1,123 @@
+"""Everything the log can refuse or fail at, as types. The class docstring is the default message."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SteplogError(Exception):
+    """Something went wrong in steplog."""
+
+    next_step: ClassVar[str | None] = None
+    """What a person can do about it, as one sentence or command."""
+
+    def __init__(self, message: str | None = None, /) -> None:
+        super().__init__(message if message is not None else (type(self).__doc__ or "").strip().rstrip("."))
+
+
+class StoreError(SteplogError):
+    """The store could not do what was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The connection broke while a write was under way: it may or may not be stored; send the same again."""
+
+
+class StoreNotMigrated(StoreError):
+    """The store's schema is missing or older than this steplog."""
+
+    next_step = "run `steplog db migrate`"
+
+
+class StoreNewer(StoreError):
+    """The store was migrated by a newer steplog: upgrade this one."""
+
+
+class PayloadRefused(SteplogError, ValueError):
+    """A value cannot be kept exactly in the log."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
+
+
+class JobNotFound(StoreError):
+    """There is no such job."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"no job {job}")
+        self.job = job
+
+
+class AmbiguousJob(StoreError):
+    """More than one job answers to that name."""
+
+    def __init__(self, job: str, candidates: list[str]) -> None:
+        super().__init__(f"{job} is ambiguous: {', '.join(candidates)}")
+        self.job = job
+        self.candidates = candidates
+
+
+class KeyConflict(StoreError):
+    """The key is taken by a job with another input."""
+
+    def __init__(self, workflow: str, key: str, job_id: str) -> None:
+        super().__init__(f"key {key!r} of workflow {workflow} belongs to job {job_id}, which has another input")
+        self.workflow = workflow
+        self.key = key
+        self.job_id = job_id
+
+
+class JobOwned(StoreError):
+    """The job's owner lives."""
+
+    def __init__(self, job_id: str, worker_id: str, until: str | None, where: str | None = None) -> None:
+        lease = f", lease until {until}" if until else ""
+        super().__init__(f"job {job_id} is run by worker {worker_id}{f' ({where})' if where else ''}{lease}")
+        self.job_id = job_id
+        self.worker_id = worker_id
+        self.until = until
+        self.where = where
+
+
+class WorkerDead(StoreError):
+    """This worker was declared dead: its jobs may run elsewhere, so it must stop."""
+
+    def __init__(self, worker_id: str) -> None:
+        super().__init__(f"worker {worker_id} was declared dead; it must stop")
+        self.worker_id = worker_id
+
+
+class WrongState(StoreError):
+    """The job's state does not allow that."""
+
+    def __init__(self, job_id: str, status: str, wanted: str, allowed: list[str]) -> None:
+        options = f"; allowed now: {', '.join(allowed)}" if allowed else ""
+        super().__init__(f"job {job_id} is {status}: cannot {wanted}{options}")
+        self.job_id = job_id
+        self.status = status
+        self.wanted = wanted
+        self.allowed = allowed
+
+
+class LogError(StoreError):
+    """A job's log cannot be trusted or understood; nothing was appended to it."""
+
+    def __init__(self, job_id: str, version: int, why: str) -> None:
+        super().__init__(f"job {job_id}, version {version}: {why}")
+        self.job_id = job_id
+        self.version = version
+        self.why = why
+
+
+class DamagedLog(LogError):
+    """A row of the log is missing, malformed, moved or altered."""
+
+
+class UnknownEvent(LogError):
+    """A row of the log is of a type or schema version this steplog does not know."""

@@ -1,0 +1,11 @@
+"""The limits on what the log takes, in one place."""
+
+from __future__ import annotations
+
+DEPTH_MAX = 100
+NAME_BYTES_MAX = 255
+PAYLOAD_BYTES_MAX = 1 << 20
+ERROR_MESSAGE_CHARS_MAX = 10_000
+TRACEBACK_CHARS_MAX = 20_000
+INTEGER_MIN = -(1 << 63)
+INTEGER_MAX = (1 << 64) - 1

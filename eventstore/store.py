@@ -1,0 +1,270 @@
+"""The one contract of a store: what PostgreSQL, SQLite and the in-memory store all do, held by one compliance suite.
+
+Stores are blocking. Every method may be called from any thread. No driver's exception leaves a store: each is one of
+`errors.py`. Rules (what may be appended) come in as functions or as sealed events; a store knows none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from steplog.eventstore.chain import Position
+from steplog.eventstore.events import Event, NewEvent
+
+
+@dataclass(frozen=True, slots=True)
+class HeadColumns:
+    """What lists filter on: a pure function of the folded state, written by every append together with the version."""
+
+    workflow: str
+    status: str
+    created_at: str
+    updated_at: str
+    mode: str = "engine"
+    phase: str | None = None
+    last_error: str | None = None
+    failed_sub_step: str | None = None
+    wake_at: str | None = None
+    """When a worker should look at the job; None where nothing is due: it is ended, or waits for a person."""
+    ended_at: str | None = None
+    done: int = 0
+    total: int = 0
+    key: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    priority: int = 0
+    batch_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The fence of one ownership: both epoch and claim id are compared on every append of the owner."""
+
+    worker_id: str
+    epoch: int
+    claim_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A job's row: where its log ends, what lists show, and who owns it."""
+
+    job_id: str
+    version: int
+    hash: str
+    recorded_at: str
+    columns: HeadColumns
+    epoch: int = 0
+    claim_id: str | None = None
+    worker_id: str | None = None
+
+    @property
+    def position(self) -> Position:
+        return Position(self.version, self.hash, self.recorded_at)
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be created: its first events, and its owner if it starts at once."""
+
+    job_id: str
+    events: Sequence[NewEvent]
+    columns: HeadColumns
+    input_hash: str
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """The owner's next events of one job, to be stored behind `expected` or not at all."""
+
+    job_id: str
+    expected: Position
+    claim: Claim
+    events: Sequence[NewEvent]
+    columns: HeadColumns
+    release: bool = False
+    """Whether the job has no owner afterwards."""
+
+
+class Code(StrEnum):
+    """How an owner's append ended. Never an exception: one batch holds many jobs."""
+
+    STORED = "stored"
+    CONFLICT = "conflict"
+    """Somebody else appended: read the tail and decide again."""
+    FENCED = "fenced"
+    """Another claim owns the job: stop."""
+    BUSY = "busy"
+    """The head was locked: send it again alone."""
+    REGRESSED = "regressed"
+    """The log is behind what was acknowledged: it went backwards."""
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one Append; `version` is the head's after it (0 if missing)."""
+
+    job_id: str
+    code: Code
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a rule wants appended under the head's lock."""
+
+    events: Sequence[NewEvent]
+    columns: HeadColumns
+
+
+Rule = Callable[[Head, Sequence[Event]], Proposal | None]
+"""From the locked head and the events since the version the caller knows, what to append; None appends nothing.
+
+What the rule raises leaves the log untouched and reaches the caller."""
+
+ClaimRule = Callable[[Head, Sequence[Event], Claim], Proposal]
+"""The same for a claim; its events begin with JobClaimed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """Who a worker is, exactly enough to tell on its own machine whether that very process still lives."""
+
+    worker_id: str
+    host: str
+    pid: int
+    boot_id: str | None
+    pid_namespace: str | None
+    process_started: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker's row."""
+
+    identity: WorkerIdentity
+    state: Literal["alive", "dead", "stopped"]
+    started_at: str
+    expires_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat brings back: the store's time and the heads of the worker's jobs."""
+
+    now: str
+    jobs: dict[str, tuple[int, int]]
+    """Version and epoch by job id, of the jobs that this worker owns by the store's account."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadQuery:
+    """Which jobs a list shows, newest first."""
+
+    workflow: str | None = None
+    status: str | None = None
+    phase: str | None = None
+    key: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    since: str | None = None
+    failed_sub_step: str | None = None
+    before: str | None = None
+    """Only jobs created before this one (a job id, itself left out): the page's cursor."""
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """A fold kept so that the next one need not start at version 1."""
+
+    job_id: str
+    position: Position
+    reducer_version: int
+    state: dict[str, Any]
+
+
+class Store(Protocol):
+    """An append-only log of jobs, with their heads, workers and stored states."""
+
+    url: str
+    """Where it is, with passwords masked."""
+
+    def migrate(self, *, dry_run: bool = False) -> list[str]:
+        """Bring the schema up to date; the names of the migrations applied (or that would be)."""
+
+    def close(self) -> None:
+        """Let go of connections and files; the log stays."""
+
+    def now(self) -> str:
+        """The store's time."""
+
+    def create(self, job: NewJob) -> str:
+        """Store a new job and return its id.
+
+        Where the job's key is taken: by the same input, the id of the job that has it; by another, KeyConflict.
+        The same NewJob again (same event ids) is not stored twice.
+        """
+
+    def append(self, batch: Sequence[Append]) -> list[Answer]:
+        """Store each job's events or none of them, in one transaction for the batch (at most one item a job).
+
+        Answers come in the order of the batch. Durable when it returns. Raises OutcomeUnknown where the connection
+        broke: the same batch may and should be sent again, and what was stored answers `stored`.
+        """
+
+    def append_locked(self, job_id: str, known: Position, rule: Rule, *, request_id: str | None = None) -> int:
+        """Append what `rule` says while the head is locked, for everybody who does not own the job.
+
+        Returns the job's version afterwards. A request id seen before appends nothing and returns the version it
+        led to. Raises JobNotFound.
+        """
+
+    def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
+        """Make the worker the job's owner, if it has none or its owner is dead, and append what `rule` says.
+
+        Raises JobNotFound, JobOwned while the owner lives, WorkerDead if `worker_id` itself is no longer alive.
+        """
+
+    def head(self, job_id: str) -> Head:
+        """The job's row. Raises JobNotFound."""
+
+    def heads(self, query: HeadQuery) -> list[Head]:
+        """Rows of the jobs that match, newest first."""
+
+    def find(self, suffix: str, limit: int = 10) -> list[str]:
+        """Ids of the jobs whose id ends in `suffix`, newest first."""
+
+    def job_of_key(self, workflow: str | None, key: str) -> list[str]:
+        """Ids of the jobs created with that key, in that workflow or in any."""
+
+    def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
+        """Events with versions after `after` up to `until`, checked against the hash chain, in order.
+
+        Without `until` it reads to the head and raises DamagedLog where the log ends before it.
+        """
+
+    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
+        """The latest stored state of that reducer, at most at version `until`."""
+
+    def save_state(self, stored: StoredState) -> None:
+        """Keep a state; one that is stored already is left as it is."""
+
+    def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
+        """Make a worker known as alive, before it claims anything."""
+
+    def beat(self, worker_id: str, lease_s: float) -> Beat:
+        """Say that the worker lives. Raises WorkerDead if it was declared dead meanwhile."""
+
+    def retire_worker(self, worker_id: str) -> None:
+        """The worker ends in order; jobs it still owns may be taken at once."""
+
+    def workers(self) -> list[Worker]:
+        """Every worker known, newest first."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """A block in which every read of this thread sees one and the same version of the store."""

@@ -1,0 +1,1 @@
+"""The restaurant registration job: four phases, twelve sub-steps, real work."""
