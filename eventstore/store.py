@@ -7,7 +7,6 @@ Stores are blocking. Every method may be called from any thread. No driver's exc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -265,6 +264,3 @@ class Store(Protocol):
 
     def workers(self) -> list[Worker]:
         """Every worker known, newest first."""
-
-    def reading(self) -> AbstractContextManager[None]:
-        """A block in which every read of this thread sees one and the same version of the store."""
