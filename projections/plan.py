@@ -1,0 +1,83 @@
+"""The plan of a job: a workflow's shape as data, and the index that rules look things up in.
+
+A sub-step's key is `phase/name`. Phase names have no slash, so a key parts at its first one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
+
+Key = str
+"""`phase/name` of a sub-step."""
+
+
+class RetryPlan(TypedDict):
+    """Attempts in all, and the waits between them in seconds."""
+
+    attempts: int
+    wait_s: float
+    factor: float
+    wait_s_max: float
+    jitter: float
+
+
+class SubStepPlan(TypedDict):
+    """A sub-step as declared. `after` are edges of order, `needs` edges of data, `defaults` the needs that may fail."""
+
+    name: str
+    after: list[Key]
+    needs: list[Key]
+    defaults: list[Key]
+    optional: bool
+    when: bool
+    retry: RetryPlan
+    timeout_s: NotRequired[float]
+    on_interrupt: str
+
+
+class PhasePlan(TypedDict):
+    """A barrier and its sub-steps; `parallel` bounds how many of them run at once."""
+
+    name: str
+    description: NotRequired[str]
+    parallel: NotRequired[int]
+    sub_steps: list[SubStepPlan]
+
+
+class Plan(TypedDict):
+    """Phases in the order they run."""
+
+    phases: list[PhasePlan]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A plan indexed for lookup; iteration is in the order of declaration."""
+
+    phases: dict[str, PhasePlan]
+    sub_steps: dict[Key, SubStepPlan]
+    ancestors: dict[Key, frozenset[Key]]
+    """Every sub-step that one has an edge from, directly or through others."""
+
+    @staticmethod
+    def of(plan: dict[str, Any] | Plan) -> Shape:
+        """The index of a recorded plan."""
+        phases: dict[str, PhasePlan] = {phase["name"]: phase for phase in plan["phases"]}
+        sub_steps = {key_of(name, step["name"]): step for name, phase in phases.items() for step in phase["sub_steps"]}
+        ancestors: dict[Key, frozenset[Key]] = {}
+        for key, step in sub_steps.items():
+            edges = {*step["after"], *step["needs"]}
+            ancestors[key] = frozenset(edges.union(*(ancestors[edge] for edge in edges)))
+        return Shape(phases, sub_steps, ancestors)
+
+
+def key_of(phase: str, sub_step: str) -> Key:
+    """The key of a sub-step."""
+    return f"{phase}/{sub_step}"
+
+
+def split_key(key: Key) -> tuple[str, str]:
+    """Phase and name of a key."""
+    phase, _, sub_step = key.partition("/")
+    return phase, sub_step

@@ -1,0 +1,74 @@
+"""The resume point: what would run next, why, and with which context. A pure function of the state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steplog.projections.plan import Key, Shape
+from steplog.projections.readiness import readiness, sub_step_of
+from steplog.projections.state import ENDED, STOPPED, State, SubStepState, current_phase
+
+_BECAUSE = {
+    "pending": "its turn",
+    "retrying": "retry is due",
+    "interrupted": "interrupted: its effect may have happened",
+    "in_progress": "in progress: runs again if its owner is dead",
+}
+
+
+def resume_point(state: State) -> dict[str, Any]:
+    """`{version, status, phase, context, run, waiting, done, skipped, failed}`; sub-steps by key, in the plan's order.
+
+    `run` holds `{sub_step, attempt, because, not_before}`, `waiting` holds `{sub_step, for}`.
+    """
+    shape = Shape.of(state["plan"])
+    phase = None if state["status"] in ENDED else current_phase(state)
+    run: list[dict[str, Any]] = []
+    waiting: list[dict[str, Any]] = []
+    for step in shape.phases[phase]["sub_steps"] if phase else ():
+        _next(state, shape, f"{phase}/{step['name']}", run, waiting)
+    return {
+        "job_id": state["job_id"],
+        "version": state["version"],
+        "status": state["status"],
+        "phase": phase,
+        "context": state["context"],
+        "run": run,
+        "waiting": waiting,
+        "done": _with_status(state, shape, "completed"),
+        "skipped": _with_status(state, shape, "skipped"),
+        "failed": _with_status(state, shape, "failed"),
+    }
+
+
+def _next(state: State, shape: Shape, key: Key, run: list[dict[str, Any]], waiting: list[dict[str, Any]]) -> None:
+    sub_step = sub_step_of(state, key)
+    because = _BECAUSE.get(sub_step["status"])
+    if because is None:
+        if sub_step["wait"]:
+            waiting.append({"sub_step": key, "for": _wait(sub_step)})
+        return
+    ready = readiness(state, shape, key)
+    if state["status"] in STOPPED:
+        waiting.append({"sub_step": key, "for": f"a person: the job is {state['status']}"})
+    elif ready.verdict != "ready" and not sub_step["attempts"]:
+        waiting.append({"sub_step": key, "for": ", ".join(ready.edges)})
+    else:
+        run.append(
+            {
+                "sub_step": key,
+                "attempt": sub_step["attempts"] + 1,
+                "because": because,
+                "not_before": sub_step["retry_at"],
+            }
+        )
+
+
+def _wait(sub_step: SubStepState) -> str:
+    wait = sub_step["wait"]
+    assert wait is not None
+    return f"{wait['kind']} {wait['signal'] or wait['until'] or ''}".strip()
+
+
+def _with_status(state: State, shape: Shape, status: str) -> list[Key]:
+    return [key for key in shape.sub_steps if sub_step_of(state, key)["status"] == status]

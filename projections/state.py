@@ -1,0 +1,173 @@
+"""The state of a job: the complete fold of its log, as plain JSON, and the vocabulary of its statuses.
+
+`snapshots` stores it, `evolve` goes on from it. People see `snapshot`, `resume_point` and the timeline, made from it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+from steplog.projections.plan import Plan
+
+REDUCER_VERSION = 1
+"""Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
+
+JobStatus = Literal[
+    "queued", "running", "waiting", "paused", "parked", "failed", "compensating", "completed", "cancelled"
+]
+PhaseStatus = Literal["pending", "in_progress", "completed", "failed"]
+SubStepStatus = Literal[
+    "pending", "waiting", "in_progress", "retrying", "interrupted", "completed", "failed", "skipped"
+]
+
+SETTLED = frozenset({"completed", "failed", "skipped"})
+"""Sub-step statuses that nothing but a person changes."""
+
+ENDED = frozenset({"completed", "cancelled"})
+"""Job statuses that end the job."""
+
+STOPPED = frozenset({"paused", "parked", "failed"})
+"""Job statuses that wait for a person."""
+
+
+class Wait(TypedDict):
+    """What a waiting sub-step waits for."""
+
+    kind: str
+    until: str | None
+    signal: str | None
+
+
+class SubStepState(TypedDict):
+    """A sub-step between its first event and its last. Times are instants, `seconds` those of the latest attempt."""
+
+    status: SubStepStatus
+    generation: int
+    key_generation: int
+    """The generation its idempotency key is made of: behind `generation` after a reset that kept the key."""
+    attempts: int
+    """How many attempts began, over all generations: also the number of the latest."""
+    failures: int
+    """Attempts that used up the budget of this generation."""
+    interruptions: int
+    """Attempts of this generation that ended with their owner."""
+    when: bool | None
+    started_at: str | None
+    started_version: int | None
+    completed_at: str | None
+    seconds: float | None
+    result: Any
+    error: dict[str, Any] | None
+    reason: str | None
+    retry_at: str | None
+    idempotency_key: str | None
+    progress: dict[str, Any] | None
+    cursor: Any
+    draft: dict[str, Any] | None
+    refused: dict[str, Any] | None
+    """Context fields it wrote that somebody else had written without an edge between them."""
+    wait: Wait | None
+    items: dict[str, Any] | None
+    compensation: dict[str, Any] | None
+
+
+class PhaseState(TypedDict):
+    """A phase and how many of its sub-steps have not settled."""
+
+    status: PhaseStatus
+    started_at: str | None
+    completed_at: str | None
+    unsettled: int
+    sub_steps: dict[str, SubStepState]
+
+
+class State(TypedDict):
+    """Everything the log of a job says, folded."""
+
+    job_id: str
+    version: int
+    recorded_at: str
+    created_at: str
+    ended_at: str | None
+    workflow: str
+    workflow_version: str
+    mode: str
+    plan: Plan
+    input: Any
+    key: str | None
+    tags: dict[str, str]
+    priority: int
+    run_at: str | None
+    batch_id: str | None
+    traceparent: str | None
+    origin: dict[str, Any] | None
+    """The job and version this one was forked from, and how many sub-steps it inherits."""
+    status: JobStatus
+    reason: str | None
+    """Why it stopped, where it did."""
+    error: dict[str, Any] | None
+    warnings: list[str]
+    worker_id: str | None
+    epoch: int
+    wake_at: str | None
+    requested: str | None
+    """`pause` or `cancel` while that was asked for and is not done."""
+    context: dict[str, Any]
+    writers: dict[str, dict[str, int]]
+    """By context field, the version at which each writer (a sub-step's key, or "" for a person) last wrote it."""
+    signals: dict[str, list[dict[str, Any]]]
+    last_error: str | None
+    done: int
+    total: int
+    phases: dict[str, PhaseState]
+
+
+def new_sub_step() -> SubStepState:
+    """A sub-step nothing has happened to."""
+    return SubStepState(
+        status="pending",
+        generation=1,
+        key_generation=1,
+        attempts=0,
+        failures=0,
+        interruptions=0,
+        when=None,
+        started_at=None,
+        started_version=None,
+        completed_at=None,
+        seconds=None,
+        result=None,
+        error=None,
+        reason=None,
+        retry_at=None,
+        idempotency_key=None,
+        progress=None,
+        cursor=None,
+        draft=None,
+        refused=None,
+        wait=None,
+        items=None,
+        compensation=None,
+    )
+
+
+def new_phases(plan: Plan) -> dict[str, PhaseState]:
+    """The phases of a plan before anything ran."""
+    return {
+        phase["name"]: PhaseState(
+            status="pending",
+            started_at=None,
+            completed_at=None,
+            unsettled=len(phase["sub_steps"]),
+            sub_steps={step["name"]: new_sub_step() for step in phase["sub_steps"]},
+        )
+        for phase in plan["phases"]
+    }
+
+
+def current_phase(state: State) -> str | None:
+    """The first phase, in the plan's order, that is not completed; None when all are."""
+    for phase in state["plan"]["phases"]:
+        if state["phases"][phase["name"]]["status"] != "completed":
+            return phase["name"]
+    return None
