@@ -14,6 +14,8 @@ from steplog.projections.state import SETTLED, PhaseState, State, SubStepState, 
 
 Rule = Callable[[State, Event, dict[str, Any]], None]
 
+LAST_ERROR_CHARS_MAX = 500
+
 OPERATOR = ""
 """The writer of context fields that no sub-step wrote."""
 
@@ -318,7 +320,8 @@ def _sub_step_failed(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step["error"] = data["error"]
     sub_step["seconds"] = data["seconds"]
     sub_step["failures"] += 1
-    state["last_error"] = f"{data['sub_step']}: {data['error'].get('type')}: {data['error'].get('message')}"
+    error = f"{data['sub_step']}: {data['error'].get('type')}: {data['error'].get('message')}"
+    state["last_error"] = error[:LAST_ERROR_CHARS_MAX]
 
 
 def _sub_step_retry_scheduled(state: State, event: Event, data: dict[str, Any]) -> None:

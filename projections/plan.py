@@ -57,6 +57,7 @@ class Shape:
 
     phases: dict[str, PhasePlan]
     sub_steps: dict[Key, SubStepPlan]
+    of_phase: dict[str, tuple[Key, ...]]
     ancestors: dict[Key, frozenset[Key]]
     """Every sub-step that one has an edge from, directly or through others."""
 
@@ -69,7 +70,10 @@ class Shape:
         for key, step in sub_steps.items():
             edges = {*step["after"], *step["needs"]}
             ancestors[key] = frozenset(edges.union(*(ancestors[edge] for edge in edges)))
-        return Shape(phases, sub_steps, ancestors)
+        of_phase = {
+            name: tuple(key_of(name, step["name"]) for step in phase["sub_steps"]) for name, phase in phases.items()
+        }
+        return Shape(phases, sub_steps, of_phase, ancestors)
 
 
 def key_of(phase: str, sub_step: str) -> Key:

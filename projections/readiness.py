@@ -46,12 +46,7 @@ def sub_step_of(state: State, key: Key) -> SubStepState:
 
 def blocking_failure(state: State, shape: Shape, phase: str) -> Key | None:
     """The first failed sub-step of the phase that the job cannot go on without."""
-    for key, step in phase_steps(shape, phase):
-        if not step and sub_step_of(state, key)["status"] == "failed":
+    for key in shape.of_phase[phase]:
+        if sub_step_of(state, key)["status"] == "failed" and not shape.sub_steps[key]["optional"]:
             return key
     return None
-
-
-def phase_steps(shape: Shape, phase: str) -> list[tuple[Key, bool]]:
-    """Keys of the phase's sub-steps in the plan's order, each with whether it is optional."""
-    return [(f"{phase}/{step['name']}", step["optional"]) for step in shape.phases[phase]["sub_steps"]]

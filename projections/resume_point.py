@@ -25,8 +25,8 @@ def resume_point(state: State) -> dict[str, Any]:
     phase = None if state["status"] in ENDED else current_phase(state)
     run: list[dict[str, Any]] = []
     waiting: list[dict[str, Any]] = []
-    for step in shape.phases[phase]["sub_steps"] if phase else ():
-        _next(state, shape, f"{phase}/{step['name']}", run, waiting)
+    for key in shape.of_phase[phase] if phase else ():
+        _next(state, shape, key, run, waiting)
     return {
         "job_id": state["job_id"],
         "version": state["version"],

@@ -1,0 +1,75 @@
+"""What declaring, submitting and running a workflow can refuse, as types."""
+
+from __future__ import annotations
+
+from steplog.eventstore.errors import SteplogError
+
+
+class DefinitionError(SteplogError, TypeError):
+    """A workflow's declaration cannot mean anything; the message says where and why."""
+
+
+class InputRefused(SteplogError, ValueError):
+    """The input does not fit the workflow's schema."""
+
+    def __init__(self, workflow: str, problems: list[str]) -> None:
+        super().__init__(f"input of {workflow} refused: {'; '.join(problems)}")
+        self.workflow = workflow
+        self.problems = problems
+
+
+class PlanMismatch(SteplogError):
+    """The job's recorded plan and the workflow in the code disagree."""
+
+    def __init__(self, job_id: str, differences: list[str]) -> None:
+        super().__init__(f"job {job_id} runs on another plan than the code has: {'; '.join(differences)}")
+        self.job_id = job_id
+        self.differences = differences
+
+
+class WorkflowNotFound(SteplogError):
+    """No module that was imported declares the workflow."""
+
+    next_step = "name the module that declares it: `--module MODULE`"
+
+    def __init__(self, workflow: str) -> None:
+        super().__init__(f"no workflow {workflow!r} among the modules imported")
+        self.workflow = workflow
+
+
+class NoResult(SteplogError):
+    """The sub-step has no result."""
+
+    def __init__(self, job_id: str, sub_step: str, why: str) -> None:
+        super().__init__(f"sub-step {sub_step} of job {job_id} has no result: {why}")
+        self.job_id = job_id
+        self.sub_step = sub_step
+        self.why = why
+
+
+class OwnershipLost(SteplogError):
+    """Another worker owns the job now: this one stopped, and nothing it did since is in the log."""
+
+    def __init__(self, job_id: str, why: str) -> None:
+        super().__init__(f"job {job_id} was taken over: {why}")
+        self.job_id = job_id
+
+
+class AttemptOver(SteplogError):
+    """The attempt was settled otherwise (timeout, interruption): what it says now is not recorded."""
+
+
+class Interrupted(SteplogError):
+    """The run was stopped; the job was handed back and can be resumed."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} was handed back")
+        self.job_id = job_id
+
+
+class HandlerTimeout(SteplogError, TimeoutError):
+    """The attempt took longer than its timeout."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"took longer than {timeout_s:g} s")
+        self.timeout_s = timeout_s

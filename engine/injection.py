@@ -1,0 +1,148 @@
+"""What a handler's parameters ask for: results of other sub-steps, resources, the attempt itself.
+
+A default argument is the edge, the data flow and the checked type at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast, get_origin, overload
+
+from typing_extensions import TypeVar
+
+from steplog.engine.errors import DefinitionError
+from steplog.engine.step import Step
+
+if TYPE_CHECKING:
+    from steplog.engine.workflow import SubStep
+
+R = TypeVar("R")
+D = TypeVar("D")
+
+
+class _Missing:
+    """The default of a `result()` that gave none."""
+
+
+MISSING = _Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class ResultOf:
+    """A default argument that stands for another sub-step's result."""
+
+    sub_step: SubStep[..., Any, Any]
+    default: object = MISSING
+
+    @property
+    def has_default(self) -> bool:
+        return self.default is not MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A default argument that stands for what a provider opens for each attempt."""
+
+    provider: Callable[[], Any]
+
+
+@overload
+def result(sub_step: SubStep[..., Any, R], /) -> R: ...
+@overload
+def result(sub_step: SubStep[..., Any, R], /, *, default: D) -> R | D: ...
+def result(sub_step: SubStep[..., Any, Any], /, *, default: object = MISSING) -> Any:
+    """As a parameter's default: the result of another sub-step, which must complete first.
+
+    If it was skipped or failed, the asking sub-step is skipped too, unless `default` is given.
+    """
+    return ResultOf(sub_step, default)
+
+
+@overload
+def use(provider: Callable[[], AbstractAsyncContextManager[R]], /) -> R: ...
+@overload
+def use(provider: Callable[[], AbstractContextManager[R]], /) -> R: ...
+@overload
+def use(provider: Callable[[], AsyncIterator[R]], /) -> R: ...
+@overload
+def use(provider: Callable[[], Iterator[R]], /) -> R: ...
+@overload
+def use(provider: Callable[[], Awaitable[R]], /) -> R: ...
+@overload
+def use(provider: Callable[[], R], /) -> R: ...
+def use(provider: Callable[[], Any], /) -> Any:
+    """As a parameter's default: a resource opened for each attempt and closed after it, never in the log.
+
+    A provider is a function without parameters that returns the resource, or a generator or context manager around it.
+    """
+    return Resource(provider)
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """What the engine passes to a handler, by parameter."""
+
+    wants_step: bool
+    results: dict[str, ResultOf]
+    resources: dict[str, Resource]
+    returns: Any
+    is_async: bool
+
+
+def bindings_of(handler: Callable[..., Any], where: str) -> Bindings:
+    """Read a handler's signature. Raises DefinitionError for a parameter that nothing can fill."""
+    parameters = list(inspect.signature(handler).parameters.values())
+    hints = _hints(handler, where)
+    wants_step = bool(parameters) and _is_step(parameters[0], hints)
+    results: dict[str, ResultOf] = {}
+    resources: dict[str, Resource] = {}
+    for parameter in parameters[1:] if wants_step else parameters:
+        if isinstance(parameter.default, ResultOf):
+            results[parameter.name] = parameter.default
+        elif isinstance(parameter.default, Resource):
+            resources[parameter.name] = parameter.default
+        elif parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            raise DefinitionError(
+                f"{where}: nothing can fill the parameter {parameter.name!r}: give it a default such as "
+                "result(sub_step) or use(provider), or annotate the first parameter as Step"
+            )
+    return Bindings(
+        wants_step, results, resources, hints.get("return", Any), inspect.iscoroutinefunction(handler)
+    )
+
+
+def refuse_unfilled(handler: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """In a call without an engine: raise TypeError for a parameter left to a `result()` or `use()` default."""
+    bound = inspect.signature(handler).bind(*args, **kwargs)
+    bound.apply_defaults()
+    for name, value in bound.arguments.items():
+        if isinstance(value, (ResultOf, Resource)):
+            source = "result()" if isinstance(value, ResultOf) else "use()"
+            raise TypeError(
+                f"{handler.__qualname__}() was called without an engine, so {source} does not fill {name!r}: pass it"
+            )
+
+
+def _hints(handler: Callable[..., Any], where: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(handler, include_extras=True)
+    except NameError as error:
+        raise DefinitionError(
+            f"{where}: the annotations cannot be resolved ({error}): declare the types it names at module level"
+        ) from error
+
+
+def _is_step(parameter: inspect.Parameter, hints: dict[str, Any]) -> bool:
+    if parameter.default is not parameter.empty:
+        return False
+    annotation = hints.get(parameter.name)
+    kind = get_origin(annotation) or annotation
+    unannotated = annotation is None and parameter.name == "step"
+    return unannotated or (isinstance(kind, type) and issubclass(cast("type[Any]", kind), Step))
