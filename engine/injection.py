@@ -10,18 +10,29 @@ import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast, get_origin, overload
+from typing import Any, Generic, cast, get_origin, overload
 
 from typing_extensions import TypeVar
 
 from steplog.engine.errors import DefinitionError
 from steplog.engine.step import Step
-
-if TYPE_CHECKING:
-    from steplog.engine.workflow import SubStep
+from steplog.projections.plan import Key, key_of
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 D = TypeVar("D")
+
+
+class Produces(Generic[R_co]):
+    """Something with a result of that type: a declared sub-step."""
+
+    phase: str
+    name: str
+
+    @property
+    def key(self) -> Key:
+        """`phase/name`."""
+        return key_of(self.phase, self.name)
 
 
 class _Missing:
@@ -35,7 +46,7 @@ MISSING = _Missing()
 class ResultOf:
     """A default argument that stands for another sub-step's result."""
 
-    sub_step: SubStep[..., Any, Any]
+    sub_step: Produces[Any]
     default: object = MISSING
 
     @property
@@ -51,10 +62,10 @@ class Resource:
 
 
 @overload
-def result(sub_step: SubStep[..., Any, R], /) -> R: ...
+def result(sub_step: Produces[R], /) -> R: ...
 @overload
-def result(sub_step: SubStep[..., Any, R], /, *, default: D) -> R | D: ...
-def result(sub_step: SubStep[..., Any, Any], /, *, default: object = MISSING) -> Any:
+def result(sub_step: Produces[R], /, *, default: D) -> R | D: ...
+def result(sub_step: Produces[Any], /, *, default: object = MISSING) -> Any:
     """As a parameter's default: the result of another sub-step, which must complete first.
 
     If it was skipped or failed, the asking sub-step is skipped too, unless `default` is given.

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
-from steplog.eventstore.codec import encode
+from steplog.eventstore.codec import decode, encode
 from steplog.eventstore.errors import PayloadRefused
 
 
@@ -24,8 +24,7 @@ def dump(value: object, annotation: Any, path: str) -> Any:
     if annotation is not Any and not (value is None or type(value) in (str, bool, int)):
         _refuse_lossy(value, path)
         plain = _serialised(value, annotation, path)
-    encode(plain, path=path)
-    return plain
+    return decode(encode(plain, path=path))
 
 
 def load(plain: Any, annotation: Any) -> Any:

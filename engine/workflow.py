@@ -1,188 +1,23 @@
-"""Declaring a workflow: phases of sub-steps, in code, checked by the type checker and again at declaration."""
+"""`Workflow`: a definition that can be run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Protocol, cast, overload
+from typing import Any, cast, overload
 
-from typing_extensions import ParamSpec, TypeVar
+from typing_extensions import TypeVar
 
 from steplog.engine.context import Context
-from steplog.engine.errors import DefinitionError
-from steplog.engine.injection import Bindings, bindings_of, refuse_unfilled
-from steplog.engine.policies import Duration, Retry, Skip, retry_of, seconds_of
-from steplog.engine.step import Job, NoInput, Step
-from steplog.eventstore.codec import check_name
-from steplog.eventstore.errors import PayloadRefused
-from steplog.projections.plan import Key, key_of
+from steplog.engine.definition import Definition
+from steplog.engine.handle import JobHandle
+from steplog.engine.jobs import run_blocking, run_here
+from steplog.engine.step import NoInput
+from steplog.eventstore.store import Store
 
-if TYPE_CHECKING:
-    from steplog.engine.handle import JobHandle
-    from steplog.eventstore.store import Store
-
-P = ParamSpec("P")
-R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-Out = TypeVar("Out")
 I = TypeVar("I", default=NoInput)  # noqa: E741  # the field's usual letter for an input type
 C = TypeVar("C", bound=Context, default=Context)
 
-MAIN_PHASE = "main"
-"""The phase of sub-steps declared on the workflow itself."""
 
-
-class Plain(Protocol[P, R_co]):
-    """A handler whose every parameter has a default."""
-
-    @overload
-    def __call__(self) -> R_co: ...
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-
-class SubStep(Generic[P, Out, R]):
-    """A declared sub-step. Calling it calls its handler, without an engine."""
-
-    def __init__(self, handler: Callable[P, Out], phase: str, name: str, options: Options) -> None:
-        self.handler = handler
-        self.phase = phase
-        self.name = name
-        self.options = options
-        self.bindings: Bindings = bindings_of(handler, f"{phase}/{name}")
-        self.__doc__ = handler.__doc__
-        self.__name__ = name
-
-    @property
-    def key(self) -> Key:
-        """`phase/name`."""
-        return key_of(self.phase, self.name)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Out:
-        """Call the handler as a unit test would. Raises TypeError where an injected parameter was not passed."""
-        refuse_unfilled(self.handler, args, kwargs)
-        return self.handler(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<sub-step {self.key}>"
-
-
-AnySubStep = SubStep[..., Any, Any]
-
-
-class Options:
-    """How a sub-step runs: edges, policies, condition."""
-
-    def __init__(
-        self,
-        *,
-        name: str | None = None,
-        after: Iterable[AnySubStep] = (),
-        when: Callable[[Job[Any, Any]], bool | Skip] | None = None,
-        optional: bool = False,
-        retry: Retry | int | None = None,
-        timeout: Duration | None = None,
-    ) -> None:
-        self.name = name
-        self.after = tuple(after)
-        self.when = when
-        self.optional = optional
-        self.retry = retry_of(retry)
-        self.timeout_s = None if timeout is None else seconds_of(timeout)
-        for edge in self.after:
-            if not isinstance(edge, SubStep):
-                raise DefinitionError(f"after= takes sub-steps, not {edge!r}")
-
-
-class Decorator(Generic[I, C]):
-    """What `sub_step(...)` with options returns."""
-
-    def __init__(self, declare: Callable[[Callable[..., Any], Options], AnySubStep], options: Options) -> None:
-        self._declare = declare
-        self._options = options
-
-    @overload
-    def __call__(
-        self, handler: Callable[Concatenate[Step[I, C], P], Coroutine[Any, Any, R]], /
-    ) -> SubStep[Concatenate[Step[I, C], P], Coroutine[Any, Any, R], R]: ...
-    @overload
-    def __call__(
-        self, handler: Callable[Concatenate[Step[I, C], P], R], /
-    ) -> SubStep[Concatenate[Step[I, C], P], R, R]: ...
-    @overload
-    def __call__(
-        self, handler: Plain[P, Coroutine[Any, Any, R]], /
-    ) -> SubStep[P, Coroutine[Any, Any, R], R]: ...
-    @overload
-    def __call__(self, handler: Plain[P, R], /) -> SubStep[P, R, R]: ...
-    def __call__(self, handler: Callable[..., Any], /) -> Any:
-        """Declare the handler."""
-        return self._declare(handler, self._options)
-
-
-class Declares(Generic[I, C]):
-    """Where sub-steps are declared: a phase, or a workflow's one unnamed phase."""
-
-    def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:
-        raise NotImplementedError
-
-    @overload
-    def sub_step(
-        self, handler: Callable[Concatenate[Step[I, C], P], Coroutine[Any, Any, R]], /
-    ) -> SubStep[Concatenate[Step[I, C], P], Coroutine[Any, Any, R], R]: ...
-    @overload
-    def sub_step(
-        self, handler: Callable[Concatenate[Step[I, C], P], R], /
-    ) -> SubStep[Concatenate[Step[I, C], P], R, R]: ...
-    @overload
-    def sub_step(
-        self, handler: Plain[P, Coroutine[Any, Any, R]], /
-    ) -> SubStep[P, Coroutine[Any, Any, R], R]: ...
-    @overload
-    def sub_step(self, handler: Plain[P, R], /) -> SubStep[P, R, R]: ...
-    @overload
-    def sub_step(
-        self,
-        *,
-        name: str | None = None,
-        after: Iterable[AnySubStep] = (),
-        when: Callable[[Job[I, C]], bool | Skip] | None = None,
-        optional: bool = False,
-        retry: Retry | int | None = None,
-        timeout: Duration | None = None,
-    ) -> Decorator[I, C]: ...
-    def sub_step(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """Declare a sub-step, as `@phase.sub_step` or `@phase.sub_step(retry=3, …)`.
-
-        `name` where the function's is not the wanted one; `after` sub-steps that must have settled first; `when` a
-        condition on input and context, asked once; `optional` failures are tolerated; `retry` attempts in all;
-        `timeout` of each attempt. Raises DefinitionError.
-        """
-        decorator: Decorator[I, C] = Decorator(self._declare, Options(**options))
-        return decorator if handler is None else decorator(handler)
-
-
-class Phase(Declares[I, C]):
-    """A barrier: the next phase starts when every sub-step of this one has settled."""
-
-    def __init__(self, workflow: Workflow[I, C], name: str, description: str | None, parallel: int | None) -> None:
-        self.workflow = workflow
-        self.name = name
-        self.description = description
-        self.parallel = parallel
-        self.sub_steps: dict[str, AnySubStep] = {}
-
-    def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:
-        name = _named(options.name or getattr(handler, "__name__", ""), f"sub-step of {self.name}")
-        if name in self.sub_steps:
-            raise DefinitionError(f"{key_of(self.name, name)} is declared twice")
-        sub_step: AnySubStep = SubStep(handler, self.name, name, options)
-        for edge in (*options.after, *(marker.sub_step for marker in sub_step.bindings.results.values())):
-            self.workflow.check_edge(sub_step, edge)
-        self.sub_steps[name] = sub_step
-        return sub_step
-
-
-class Workflow(Declares[I, C]):
+class Workflow(Definition[I, C]):
     """The declared shape of a job: phases of sub-steps, its input and its context."""
 
     @overload
@@ -196,41 +31,7 @@ class Workflow(Declares[I, C]):
     def __init__(
         self, name: str, *, input: type[Any] = NoInput, context: type[Any] = Context, version: str = "1"
     ) -> None:
-        self.name = _named(name, "workflow")
-        self.version = version
-        self.input_type = cast("type[I]", input)
-        self.context_type = cast("type[C]", context)
-        self.phases: dict[str, Phase[I, C]] = {}
-
-    def phase(self, name: str, *, description: str | None = None, parallel: int | None = None) -> Phase[I, C]:
-        """Declare the next phase; `parallel` bounds how many of its sub-steps run at once."""
-        if _named(name, "phase") in self.phases:
-            raise DefinitionError(f"phase {name} is declared twice")
-        if "/" in name:
-            raise DefinitionError(f"a phase's name has no slash: {name!r}")
-        if parallel is not None and parallel < 1:
-            raise DefinitionError(f"phase {name}: parallel={parallel} would never run anything")
-        phase = Phase(self, name, description, parallel)
-        self.phases[name] = phase
-        return phase
-
-    def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:
-        if MAIN_PHASE not in self.phases:
-            self.phase(MAIN_PHASE)
-        return self.phases[MAIN_PHASE]._declare(handler, options)
-
-    @property
-    def sub_steps(self) -> Mapping[Key, AnySubStep]:
-        """Every declared sub-step by key, in order."""
-        return {step.key: step for phase in self.phases.values() for step in phase.sub_steps.values()}
-
-    def check_edge(self, sub_step: AnySubStep, edge: AnySubStep) -> None:
-        """Raise DefinitionError for an edge from another workflow or from a later phase."""
-        order = list(self.phases)
-        if self.sub_steps.get(edge.key) is not edge:
-            raise DefinitionError(f"{sub_step.key} has an edge from {edge.key}, which is of another workflow")
-        if order.index(edge.phase) > order.index(sub_step.phase):
-            raise DefinitionError(f"{sub_step.key} has an edge from {edge.key}, which is of a later phase")
+        super().__init__(name, cast("type[I]", input), cast("type[C]", context), version)
 
     @overload
     def run(
@@ -248,8 +49,6 @@ class Workflow(Declares[I, C]):
         `store` is a store or its URL; without it the one that the CLI would use. With a `key` seen before, that job is
         returned, resumed if its owner is dead. Raises InputRefused, KeyConflict, JobOwned, StoreError.
         """
-        from steplog.engine.jobs import run_blocking
-
         return run_blocking(self, input, key=key, store=store)
 
     @overload
@@ -264,16 +63,4 @@ class Workflow(Declares[I, C]):
     async def arun(self, input: I, *, key: str | None = None, store: Store | str | None = None) -> JobHandle[C]: ...
     async def arun(self, input: Any = None, *, key: str | None = None, store: Store | str | None = None) -> Any:
         """`run` for use inside a running event loop."""
-        from steplog.engine.jobs import run_here
-
         return await run_here(self, input, key=key, store=store)
-
-
-AnyWorkflow = Workflow[Any, Any]
-
-
-def _named(name: object, what: str) -> str:
-    try:
-        return check_name(name, what)
-    except PayloadRefused as error:
-        raise DefinitionError(str(error)) from error

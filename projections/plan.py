@@ -6,10 +6,14 @@ A sub-step's key is `phase/name`. Phase names have no slash, so a key parts at i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 Key = str
 """`phase/name` of a sub-step."""
+
+
+OnInterrupt = Literal["retry", "hold", "fail"]
+"""What becomes of an attempt whose owner died: it runs again, waits for a person, or counts as failed."""
 
 
 class RetryPlan(TypedDict):
@@ -33,7 +37,7 @@ class SubStepPlan(TypedDict):
     when: bool
     retry: RetryPlan
     timeout_s: NotRequired[float]
-    on_interrupt: str
+    on_interrupt: OnInterrupt
 
 
 class PhasePlan(TypedDict):

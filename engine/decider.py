@@ -1,0 +1,345 @@
+"""The decider: from a job's state and what has happened, the events that follow. Pure: the engine's specification.
+
+It works on the state its own events lead to, so one call may complete a sub-step, its phase, and start the next: all
+of it is one append.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from steplog.engine import facts as fact
+from steplog.engine.facts import AttemptId, Fact, Situation
+from steplog.eventstore import events as ev
+from steplog.eventstore.clock import later
+from steplog.projections.evolve import OPERATOR, evolve
+from steplog.projections.plan import Key, RetryPlan, Shape, split_key
+from steplog.projections.readiness import blocking_failure, readiness, sub_step_of
+from steplog.projections.state import SETTLED, State, SubStepState, current_phase
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Events to append at the instant that was given, the state they lead to, and conditions to ask first."""
+
+    events: Sequence[ev.EventData]
+    state: State
+    questions: Sequence[Key]
+    """Sub-steps that could start now but for their `when=`: answer with facts before appending."""
+
+
+def decide(state: State, shape: Shape, happened: Iterable[Fact], now: str, situation: Situation) -> Decision:
+    """What follows from the facts. `now` is not before the state's last event."""
+    deciding = _Deciding(state, shape, now, situation)
+    for each in happened:
+        deciding.take(each)
+    deciding.advance()
+    return Decision(deciding.events, deciding.state, deciding.questions)
+
+
+def idempotency_key(job_id: str, key: Key, generation: int, item: str | None = None) -> str:
+    """The same for every attempt of a sub-step in one generation, and for nothing else."""
+    return sha256("\n".join((job_id, key, item or "", str(generation))).encode()).hexdigest()[:32]
+
+
+def next_due(state: State) -> str | None:
+    """The earliest instant at which time alone makes something startable."""
+    phase = current_phase(state)
+    if phase is None or state["status"] != "running":
+        return None
+    due = (step["retry_at"] for step in state["phases"][phase]["sub_steps"].values() if step["status"] == "retrying")
+    return min((instant for instant in due if instant), default=None)
+
+
+def in_progress(state: State) -> list[AttemptId]:
+    """Every attempt that was started and has no outcome."""
+    return [
+        AttemptId(phase, name, step["generation"], step["attempts"])
+        for phase, of_phase in state["phases"].items()
+        if of_phase["status"] == "in_progress"
+        for name, step in of_phase["sub_steps"].items()
+        if step["status"] == "in_progress"
+    ]
+
+
+class _Deciding:
+    """One decision in the making."""
+
+    def __init__(self, state: State, shape: Shape, now: str, situation: Situation) -> None:
+        self.state = state
+        self.shape = shape
+        self.now = now
+        self.situation = situation
+        self.events: list[ev.EventData] = []
+        self.questions: list[Key] = []
+        self.answers: dict[Key, Any] = {}
+
+    def emit(self, data: ev.EventData) -> None:
+        self.events.append(data)
+        self.state = evolve(
+            self.state,
+            ev.Event(
+                self.state["job_id"],
+                self.state["version"] + 1,
+                "",
+                data.type(),
+                data.schema_version,
+                self.now,
+                data.as_data(),
+                "",
+            ),
+        )
+
+    # --- facts -------------------------------------------------------------------------------------------------------
+
+    def take(self, happened: Fact) -> None:
+        match happened:
+            case fact.Answered(key=key, answer=answer):
+                self.answers[key] = answer
+            case fact.Interrupted(cause=cause, worker_id=worker_id):
+                self._interrupt(cause, worker_id)
+            case _ if not self._counts(happened.of):
+                self._late(happened)
+            case fact.Completed():
+                self._complete(happened)
+            case fact.Failed(of=of):
+                self._fail(of, happened.error, happened.seconds, happened.spread)
+            case fact.SkipRaised(of=of, reason=reason):
+                self.emit(ev.SubStepSkipped(**_names(of), attempt=of.attempt, cause="raised", reason=reason))
+            case fact.CheckpointReached(of=of, cursor=cursor, changed=changed):
+                draft = {"set": changed} if changed else {}
+                self.emit(ev.SubStepCheckpointed(**_attempt(of), cursor=cursor, draft=draft))
+            case fact.Progressed(of=of, done=done, total=total, note=note):
+                self.emit(ev.SubStepProgressed(**_attempt(of), done=done, total=total, note=note))
+
+    def _counts(self, of: AttemptId) -> bool:
+        """An outcome counts only for the generation and attempt in progress."""
+        sub_step = sub_step_of(self.state, of.key)
+        return (sub_step["status"], sub_step["generation"], sub_step["attempts"]) == (
+            "in_progress",
+            of.generation,
+            of.attempt,
+        )
+
+    def _late(self, happened: Fact) -> None:
+        match happened:
+            case fact.Completed(of=of, result=result, seconds=seconds):
+                self.emit(ev.LateOutcome(**_attempt(of), outcome="completed", result=result, seconds=seconds))
+            case fact.Failed(of=of, error=error, seconds=seconds):
+                self.emit(ev.LateOutcome(**_attempt(of), outcome="failed", error=error, seconds=seconds))
+            case fact.SkipRaised(of=of, reason=reason):
+                self.emit(ev.LateOutcome(**_attempt(of), outcome="skipped", reason=reason))
+
+    def _complete(self, done: fact.Completed) -> None:
+        refused = {name: value for name, value in done.changed.items() if not self._may_write(done.of, name)}
+        merged = {name: value for name, value in done.changed.items() if name not in refused}
+        if merged:
+            self.emit(ev.ContextChanged(set=merged, phase=done.of.phase, sub_step=done.of.sub_step))
+        self.emit(
+            ev.SubStepCompleted(
+                **_attempt(done.of), result=done.result, seconds=done.seconds, context_refused=refused or None
+            )
+        )
+
+    def _may_write(self, of: AttemptId, name: str) -> bool:
+        """A field written in this phase may be given another value only by its writer or by what depends on it."""
+        writers = self.state["writers"].get(name)
+        if not writers:
+            return True
+        writer, version = max(writers.items(), key=lambda item: item[1])
+        if writer == OPERATOR:
+            started = sub_step_of(self.state, of.key)["started_version"]
+            return started is None or version < started
+        phase, _ = split_key(writer)
+        return phase != of.phase or writer == of.key or writer in self.shape.ancestors[of.key]
+
+    def _fail(self, of: AttemptId, error: fact.ErrorData, seconds: float, spread: float) -> None:
+        self.emit(ev.SubStepFailed(**_attempt(of), error=error, seconds=seconds))
+        retry = self.shape.sub_steps[of.key]["retry"]
+        failures = sub_step_of(self.state, of.key)["failures"]
+        if error["retryable"] and failures < retry["attempts"]:
+            retry_at = later(self.now, retry_wait_s(retry, failures, spread))
+            self.emit(ev.SubStepRetryScheduled(**_names(of), attempt=of.attempt + 1, retry_at=retry_at))
+
+    def _interrupt(self, cause: Any, worker_id: str) -> None:
+        for of in in_progress(self.state):
+            self.emit(ev.SubStepInterrupted(**_attempt(of), cause=cause, worker_id=worker_id))
+            if cause == "owner died" and self.shape.sub_steps[of.key]["on_interrupt"] == "fail":
+                self._fail(of, _INTERRUPTED, 0.0, 0.0)
+
+    # --- what follows ------------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Go on until something has to be waited for."""
+        while self.state["status"] == "running" and not self.situation.stopping:
+            phase = current_phase(self.state)
+            if phase is None:
+                self.emit(ev.JobCompleted(warnings=self._warnings()))
+            elif self._park(phase):
+                return
+            elif not self._advance_phase(phase):
+                return
+
+    def _advance_phase(self, phase: str) -> bool:
+        """Do what the phase allows now; whether it ended."""
+        if self.state["phases"][phase]["status"] == "pending":
+            self.emit(ev.PhaseStarted(phase=phase))
+        failure = self._start_what_can(phase)
+        if failure is None:
+            if self.state["phases"][phase]["unsettled"]:
+                return False
+            self.emit(ev.PhaseCompleted(phase=phase))
+            return True
+        if any(step["status"] in _AT_WORK for step in self.state["phases"][phase]["sub_steps"].values()):
+            return False
+        self._fail_phase(phase, failure)
+        return True
+
+    def _start_what_can(self, phase: str) -> Key | None:
+        """Start and skip until nothing more follows; the failure, if any, because of which nothing new may start."""
+        before = -1
+        failure: Key | None = None
+        while before != len(self.events):
+            before = len(self.events)
+            failure = blocking_failure(self.state, self.shape, phase)
+            if failure is None:
+                self._skip_unmet(phase)
+            self._start_ready(phase, restarts_only=failure is not None)
+        return failure
+
+    def _fail_phase(self, phase: str, failure: Key) -> None:
+        failed = [key for key in self.shape.of_phase[phase] if sub_step_of(self.state, key)["status"] == "failed"]
+        self.emit(ev.PhaseFailed(phase=phase, failed=failed))
+        error = sub_step_of(self.state, failure)["error"] or {}
+        self.emit(ev.JobFailed(error=error, phase=phase, sub_step=split_key(failure)[1]))
+
+    def _park(self, phase: str) -> bool:
+        """Stop for a person once nothing is in progress; whether the job is stopping for that reason."""
+        cause = self._cause_to_park(phase)
+        if cause is not None and not in_progress(self.state):
+            reason, key, detail = cause
+            name = split_key(key)[1]
+            self.emit(ev.JobParked(reason=reason, detail=detail, phase=phase, sub_step=name))
+        return cause is not None
+
+    def _cause_to_park(self, phase: str) -> tuple[Any, Key, str] | None:
+        for key in self.shape.of_phase[phase]:
+            sub_step = sub_step_of(self.state, key)
+            if sub_step["refused"]:
+                fields = ", ".join(sub_step["refused"])
+                return "context conflict", key, f"{key} wrote {fields}, which a sibling or a person had written"
+            if sub_step["status"] == "interrupted":
+                if sub_step["interruptions"] >= self.situation.interruptions_max:
+                    return "crash loop", key, f"{key} was interrupted {sub_step['interruptions']} times"
+                if sub_step["interruptions"] and self.shape.sub_steps[key]["on_interrupt"] == "hold":
+                    return "held interruption", key, f"{key} was interrupted and its effect may have happened"
+        for key in self.shape.of_phase[phase]:
+            if key in self.situation.stuck:
+                return "stuck handler", key, f"{key} timed out and its handler does not end"
+        return None
+
+    def _skip_unmet(self, phase: str) -> None:
+        for key in self.shape.of_phase[phase]:
+            if sub_step_of(self.state, key)["status"] == "pending":
+                ready = readiness(self.state, self.shape, key)
+                if ready.verdict == "unmet":
+                    needs = ", ".join(split_key(edge)[1] for edge in ready.edges)
+                    self._skip(key, "unmet need", f"needs {needs}")
+
+    def _start_ready(self, phase: str, *, restarts_only: bool) -> None:
+        plan = self.shape.phases[phase]
+        self.questions = []
+        room = plan.get("parallel", len(plan["sub_steps"])) - sum(of.phase == phase for of in in_progress(self.state))
+        for key in self.shape.of_phase[phase]:
+            if room <= 0:
+                return
+            sub_step = sub_step_of(self.state, key)
+            if self._startable(key, sub_step, restarts_only) and self._start(key, sub_step):
+                room -= 1
+
+    def _startable(self, key: Key, sub_step: SubStepState, restarts_only: bool) -> bool:
+        if sub_step["status"] in SETTLED or sub_step["status"] == "in_progress" or key in self.situation.occupied:
+            return False
+        if sub_step["retry_at"] is not None and sub_step["retry_at"] > self.now:
+            return False
+        if sub_step["status"] == "pending":
+            return not restarts_only and readiness(self.state, self.shape, key).verdict == "ready"
+        return sub_step["status"] in ("retrying", "interrupted")
+
+    def _start(self, key: Key, sub_step: SubStepState) -> bool:
+        """Start the next attempt, or settle it by its condition; whether an attempt started."""
+        plan = self.shape.sub_steps[key]
+        answer = True if not plan["when"] or sub_step["when"] else self.answers.get(key)
+        if answer is None:
+            self.questions.append(key)
+            return False
+        if answer is not True:
+            self._refuse(key, sub_step, answer)
+            return False
+        phase, name = split_key(key)
+        self.emit(
+            ev.SubStepStarted(
+                phase=phase,
+                sub_step=name,
+                generation=sub_step["generation"],
+                attempt=sub_step["attempts"] + 1,
+                idempotency_key=idempotency_key(self.state["job_id"], key, sub_step["key_generation"]),
+                needs=[*plan["after"], *plan["needs"]],
+                when=True if plan["when"] else None,
+            )
+        )
+        return True
+
+    def _refuse(self, key: Key, sub_step: SubStepState, answer: Any) -> None:
+        """The condition said no, or raised."""
+        if isinstance(answer, str):
+            self._skip(key, "condition", answer)
+            return
+        phase, name = split_key(key)
+        self.emit(
+            ev.SubStepFailed(
+                phase=phase,
+                sub_step=name,
+                generation=sub_step["generation"],
+                attempt=sub_step["attempts"] + 1,
+                error=answer,
+                seconds=0.0,
+            )
+        )
+
+    def _skip(self, key: Key, cause: Any, reason: str) -> None:
+        phase, name = split_key(key)
+        generation = sub_step_of(self.state, key)["generation"]
+        self.emit(ev.SubStepSkipped(phase=phase, sub_step=name, generation=generation, cause=cause, reason=reason))
+
+    def _warnings(self) -> list[str]:
+        steps = ((key, sub_step_of(self.state, key)) for key in self.shape.sub_steps)
+        return [
+            f"{key} failed: {(step['error'] or {}).get('message', '')}" for key, step in steps if step["status"] == "failed"
+        ]
+
+
+_AT_WORK = frozenset({"in_progress", "retrying", "interrupted"})
+
+_INTERRUPTED: fact.ErrorData = {
+    "type": "Interrupted",
+    "message": "the worker died; the effect may have happened",
+    "retryable": False,
+}
+
+
+def retry_wait_s(retry: RetryPlan, failures: int, spread: float) -> float:
+    """Seconds between the `failures`-th failure and the next attempt."""
+    exponent = min(failures - 1, 64)
+    return min(retry["wait_s"] * retry["factor"] ** exponent, retry["wait_s_max"]) * (1 + retry["jitter"] * spread)
+
+
+def _names(of: AttemptId) -> dict[str, Any]:
+    return {"phase": of.phase, "sub_step": of.sub_step, "generation": of.generation}
+
+
+def _attempt(of: AttemptId) -> dict[str, Any]:
+    return {**_names(of), "attempt": of.attempt}

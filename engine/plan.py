@@ -1,0 +1,65 @@
+"""From a definition to its plan, and what separates two plans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steplog.engine.definition import AnyDefinition, AnySubStep, Phase
+from steplog.projections.plan import PhasePlan, Plan, Shape, SubStepPlan
+
+
+def plan_of(definition: AnyDefinition) -> Plan:
+    """The definition's shape as data, as the job's first event records it."""
+    return Plan(phases=[_phase_plan(phase) for phase in definition.phases.values()])
+
+
+def differences(recorded: Plan, current: Plan) -> list[str]:
+    """What a job's recorded plan has that the code has not, and the other way round, as sentences; policies aside.
+
+    A job goes on with the policies recorded in it, so only what changes the meaning of its log counts: phases,
+    sub-steps, edges and conditions.
+    """
+    then, now = Shape.of(recorded), Shape.of(current)
+    found = [f"phase {name} is gone from the code" for name in then.phases if name not in now.phases]
+    found += [f"phase {name} is new in the code" for name in now.phases if name not in then.phases]
+    if not found and list(then.phases) != list(now.phases):
+        found.append(f"the phases' order was {', '.join(then.phases)} and is {', '.join(now.phases)}")
+    found += [f"sub-step {key} is gone from the code" for key in then.sub_steps if key not in now.sub_steps]
+    found += [f"sub-step {key} is new in the code" for key in now.sub_steps if key not in then.sub_steps]
+    for key in then.sub_steps.keys() & now.sub_steps.keys():
+        found += _sub_step_differences(key, then.sub_steps[key], now.sub_steps[key])
+    return found
+
+
+def _sub_step_differences(key: str, then: SubStepPlan, now: SubStepPlan) -> list[str]:
+    fields: tuple[Any, ...] = ("after", "needs", "defaults", "optional", "when")
+    return [
+        f"sub-step {key}: {name} was {then[name]} and is {now[name]}" for name in fields if then[name] != now[name]
+    ]
+
+
+def _phase_plan(phase: Phase[Any, Any]) -> PhasePlan:
+    plan = PhasePlan(name=phase.name, sub_steps=[_sub_step_plan(step) for step in phase.sub_steps.values()])
+    if phase.description is not None:
+        plan["description"] = phase.description
+    if phase.parallel is not None:
+        plan["parallel"] = phase.parallel
+    return plan
+
+
+def _sub_step_plan(sub_step: AnySubStep) -> SubStepPlan:
+    options = sub_step.options
+    markers = sub_step.bindings.results.values()
+    plan = SubStepPlan(
+        name=sub_step.name,
+        after=[edge.key for edge in options.after],
+        needs=list(dict.fromkeys(marker.sub_step.key for marker in markers)),
+        defaults=list(dict.fromkeys(marker.sub_step.key for marker in markers if marker.has_default)),
+        optional=options.optional,
+        when=options.when is not None,
+        retry=options.retry.plan(),
+        on_interrupt=options.on_interrupt,
+    )
+    if options.timeout_s is not None:
+        plan["timeout_s"] = options.timeout_s
+    return plan
