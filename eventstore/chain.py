@@ -50,9 +50,7 @@ def seal(job_id: str, after: Position, data: Iterable[EventData], at: str, clock
         event_id, type = clock.new_id(), fact.type()
         payload = encode(fact.as_data(), path=type)
         before = link(before, job_id, version, event_id, type, fact.schema_version, recorded_at, payload)
-        sealed.append(
-            NewEvent(job_id, version, event_id, type, fact.schema_version, recorded_at, payload, before)
-        )
+        sealed.append(NewEvent(job_id, version, event_id, type, fact.schema_version, recorded_at, payload, before))
     return sealed
 
 

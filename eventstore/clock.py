@@ -18,12 +18,15 @@ class Clock(Protocol):
 
     def now(self) -> str:
         """The present instant, estimated in the store's time."""
+        ...
 
     def monotonic(self) -> float:
         """Seconds that never go back, for intervals."""
+        ...
 
     def new_id(self) -> str:
         """A fresh UUIDv7, in its canonical text form."""
+        ...
 
 
 class SystemClock:

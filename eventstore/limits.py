@@ -7,5 +7,7 @@ NAME_BYTES_MAX = 255
 PAYLOAD_BYTES_MAX = 1 << 20
 ERROR_MESSAGE_CHARS_MAX = 10_000
 TRACEBACK_CHARS_MAX = 20_000
+SHOWN_CHARS_MAX = 60
+"""How much of a refused key or name an error repeats."""
 INTEGER_MIN = -(1 << 63)
 INTEGER_MAX = (1 << 64) - 1

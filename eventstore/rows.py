@@ -45,9 +45,7 @@ def read_rows(job_id: str, rows: Iterable[Row], after: Position) -> Iterator[Eve
         if row.version != version:
             raise DamagedLog(job_id, version, f"missing: the log goes on at version {row.version}")
         payload = row.payload if isinstance(row.payload, bytes) else row.payload.encode()
-        expected = link(
-            before, job_id, version, row.event_id, row.type, row.schema_version, row.recorded_at, payload
-        )
+        expected = link(before, job_id, version, row.event_id, row.type, row.schema_version, row.recorded_at, payload)
         if row.hash != expected:
             raise DamagedLog(job_id, version, f"hash {row.hash[:12]}… does not follow from the log ({expected[:12]}…)")
         before = expected
@@ -71,9 +69,7 @@ def _read(job_id: str, row: Row, payload: bytes) -> Event:
     problem = _problem(_SHAPES[row.type], data)
     if problem:
         raise DamagedLog(job_id, row.version, f"{row.type} {problem}")
-    return Event(
-        job_id, row.version, row.event_id, row.type, row.schema_version, row.recorded_at, data, row.hash
-    )
+    return Event(job_id, row.version, row.event_id, row.type, row.schema_version, row.recorded_at, data, row.hash)
 
 
 def _problem(shape: _Shape, data: Any) -> str | None:

@@ -195,12 +195,15 @@ class Store(Protocol):
 
     def migrate(self, *, dry_run: bool = False) -> list[str]:
         """Bring the schema up to date; the names of the migrations applied (or that would be)."""
+        ...
 
     def close(self) -> None:
         """Let go of connections and files; the log stays."""
+        ...
 
     def now(self) -> str:
         """The store's time."""
+        ...
 
     def create(self, job: NewJob) -> str:
         """Store a new job and return its id.
@@ -208,6 +211,7 @@ class Store(Protocol):
         Where the job's key is taken: by the same input, the id of the job that has it; by another, KeyConflict.
         The same NewJob again (same event ids) is not stored twice.
         """
+        ...
 
     def append(self, batch: Sequence[Append]) -> list[Answer]:
         """Store each job's events or none of them, in one transaction for the batch (at most one item a job).
@@ -215,6 +219,7 @@ class Store(Protocol):
         Answers come in the order of the batch. Durable when it returns. Raises OutcomeUnknown where the connection
         broke: the same batch may and should be sent again, and what was stored answers `stored`.
         """
+        ...
 
     def append_locked(self, job_id: str, known: Position, rule: Rule, *, request_id: str | None = None) -> int:
         """Append what `rule` says while the head is locked, for everybody who does not own the job.
@@ -222,45 +227,58 @@ class Store(Protocol):
         Returns the job's version afterwards. A request id seen before appends nothing and returns the version it
         led to. Raises JobNotFound.
         """
+        ...
 
     def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
         """Make the worker the job's owner, if it has none or its owner is dead, and append what `rule` says.
 
         Raises JobNotFound, JobOwned while the owner lives, WorkerDead if `worker_id` itself is no longer alive.
         """
+        ...
 
     def head(self, job_id: str) -> Head:
         """The job's row. Raises JobNotFound."""
+        ...
 
     def heads(self, query: HeadQuery) -> list[Head]:
         """Rows of the jobs that match, newest first."""
+        ...
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         """Ids of the jobs whose id ends in `suffix`, newest first."""
+        ...
 
     def job_of_key(self, workflow: str | None, key: str) -> list[str]:
         """Ids of the jobs created with that key, in that workflow or in any."""
+        ...
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
         """Events with versions after `after` up to `until`, checked against the hash chain, in order.
 
         Without `until` it reads to the head and raises DamagedLog where the log ends before it.
         """
+        ...
 
     def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
         """The latest stored state of that reducer, at most at version `until`."""
+        ...
 
     def save_state(self, stored: StoredState) -> None:
         """Keep a state; one that is stored already is left as it is."""
+        ...
 
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
         """Make a worker known as alive, before it claims anything."""
+        ...
 
     def beat(self, worker_id: str, lease_s: float) -> Beat:
         """Say that the worker lives. Raises WorkerDead if it was declared dead meanwhile."""
+        ...
 
     def retire_worker(self, worker_id: str) -> None:
         """The worker ends in order; jobs it still owns may be taken at once."""
+        ...
 
     def workers(self) -> list[Worker]:
         """Every worker known, newest first."""
+        ...

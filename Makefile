@@ -1,0 +1,64 @@
+# make demo, make test, make check: each does its own set-up, once, and again only when pyproject.toml has changed.
+# PYTHON names the interpreter that the first of them makes .venv with.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-all test-wheel check format clean
+
+demo: $(VENV)/.run
+	$(BIN)/steplog demo
+
+test: $(VENV)/.test
+	$(PYTEST)
+
+test-all: $(VENV)/.test $(VENV)/.check typings/steplog
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m ""
+
+check: $(VENV)/.test $(VENV)/.check typings/steplog
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(PYTEST) -m check
+
+# The quick tests of the log against the built wheel in an environment of its own, as a user has it.
+test-wheel: $(VENV)/.test
+	rm -rf build/wheel
+	$(BIN)/python tests/wheel.py build/wheel
+	$(BIN)/python -m venv build/wheel/venv
+	build/wheel/venv/bin/pip install --quiet --disable-pip-version-check "$$(echo build/wheel/*.whl)[test]"
+	build/wheel/venv/bin/python -c "import steplog; assert 'site-packages' in steplog.__file__, steplog.__file__"
+	build/wheel/venv/bin/python -m pytest tests/test_codec.py tests/test_payload_properties.py tests/test_event_catalogue.py
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist typings .mypy_cache .pytest_cache .ruff_cache .hypothesis steplog.egg-info
+
+# A half-made environment would be taken for a finished one by the next run, so a failed one goes.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "steplog needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.run: pyproject.toml | $(BIN)/pip
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/pip
+	$(PIP) --editable '.[test]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.check: pyproject.toml | $(BIN)/pip
+	$(PIP) --editable '.[check]'
+	@touch $@ $(VENV)/.run
+
+# The type checkers cannot follow the import hook of an editable install; they find the package through this link.
+typings/steplog:
+	mkdir -p typings
+	ln -sfn .. $@
