@@ -15,7 +15,7 @@ from steplog.engine import facts as fact
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later
-from steplog.projections.evolve import OPERATOR, evolve
+from steplog.projections.evolve import OPERATOR, foresee
 from steplog.projections.plan import Key, RetryPlan, Shape, split_key
 from steplog.projections.readiness import blocking_failure, readiness, sub_step_of
 from steplog.projections.state import SETTLED, State, SubStepState, current_phase
@@ -79,19 +79,7 @@ class _Deciding:
 
     def emit(self, data: ev.EventData) -> None:
         self.events.append(data)
-        self.state = evolve(
-            self.state,
-            ev.Event(
-                self.state["job_id"],
-                self.state["version"] + 1,
-                "",
-                data.type(),
-                data.schema_version,
-                self.now,
-                data.as_data(),
-                "",
-            ),
-        )
+        self.state = foresee(self.state, data, self.now)
 
     # --- facts -------------------------------------------------------------------------------------------------------
 
@@ -169,6 +157,8 @@ class _Deciding:
             self.emit(ev.SubStepInterrupted(**_attempt(of), cause=cause, worker_id=worker_id))
             if cause == "owner died" and self.shape.sub_steps[of.key]["on_interrupt"] == "fail":
                 self._fail(of, _INTERRUPTED, 0.0, 0.0)
+        if cause == "handed back":
+            self.emit(ev.JobReleased(reason=cause))
 
     # --- what follows ------------------------------------------------------------------------------------------------
 

@@ -62,9 +62,10 @@ class AttemptOver(SteplogError):
 class Interrupted(SteplogError):
     """The run was stopped; the job was handed back and can be resumed."""
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"job {job_id} was handed back")
+    def __init__(self, job_id: str, signal_number: int) -> None:
+        super().__init__(f"job {job_id} was handed back after signal {signal_number}; it can be resumed")
         self.job_id = job_id
+        self.signal_number = signal_number
 
 
 class HandlerTimeout(SteplogError, TimeoutError):

@@ -15,6 +15,7 @@ from typing import Any, Generic, cast, get_origin, overload
 from typing_extensions import TypeVar
 
 from steplog.engine.errors import DefinitionError
+from steplog.engine.resources import is_async_provider
 from steplog.engine.step import Step
 from steplog.projections.plan import Key, key_of
 
@@ -124,8 +125,12 @@ def bindings_of(handler: Callable[..., Any], where: str) -> Bindings:
                 f"{where}: nothing can fill the parameter {parameter.name!r}: give it a default such as "
                 "result(sub_step) or use(provider), or annotate the first parameter as Step"
             )
+    is_async = inspect.iscoroutinefunction(handler)
+    for name, resource in resources.items():
+        if not is_async and is_async_provider(resource.provider):
+            raise DefinitionError(f"{where}: {name!r} has an async provider, which only an async handler can use")
     return Bindings(
-        wants_step, results, resources, hints.get("return", Any), inspect.iscoroutinefunction(handler)
+        wants_step, results, resources, hints.get("return", Any), is_async
     )
 
 

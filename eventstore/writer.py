@@ -32,6 +32,7 @@ class Writer:
     def append(self, item: Append) -> Future[Answer]:
         """Queue an append; the future resolves once it is durable or refused. At most one in flight per job."""
         answer: Future[Answer] = Future()
+        answer.set_running_or_notify_cancel()
         self._queue.put((item, answer))
         return answer
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from steplog.eventstore.errors import DamagedLog, JobNotFound, UnknownEvent
-from steplog.eventstore.events import Event
+from steplog.eventstore.events import Event, EventData
 from steplog.projections.state import SETTLED, PhaseState, State, SubStepState, Wait, new_phases, new_sub_step
 
 Rule = Callable[[State, Event, dict[str, Any]], None]
@@ -36,6 +36,13 @@ def fold(events: Iterable[Event], state: State | None = None) -> State:
 def evolve(state: State | None, event: Event) -> State:
     """The state after one event; the state before it stays as it was, and shares what did not change."""
     return _apply(_own(state, event) if state else None, event)
+
+
+def foresee(state: State, data: EventData, at: str) -> State:
+    """The state that an event not yet written will lead to; ids and hash, which no fold looks at, come later."""
+    version = state["version"] + 1
+    event = Event(state["job_id"], version, "", data.type(), data.schema_version, at, data.as_data(), "")
+    return evolve(state, event)
 
 
 def _apply(state: State | None, event: Event) -> State:

@@ -1,0 +1,292 @@
+"""Running handlers: one attempt each, async on the loop or plain in a thread, and what became of it as a fact.
+
+Whatever a handler does, exactly one outcome of it is posted; a handler cannot stop the runner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+import threading
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from steplog.engine import facts as fact
+from steplog.engine.context import Context, Fields, changes, fields_of, open_draft
+from steplog.engine.definition import AnyDefinition, AnySubStep
+from steplog.engine.errors import AttemptOver, HandlerTimeout
+from steplog.engine.facts import AttemptId, Fact
+from steplog.engine.inbox import Inbox
+from steplog.engine.policies import Retry, Skip
+from steplog.engine.resources import open_async, open_plain
+from steplog.engine.step import Step
+from steplog.engine.values import dump, load
+from steplog.eventstore.codec import encode, escape
+from steplog.eventstore.errors import PayloadRefused
+from steplog.eventstore.limits import ERROR_MESSAGE_CHARS_MAX, TRACEBACK_CHARS_MAX
+from steplog.projections.plan import Key
+from steplog.projections.readiness import sub_step_of
+from steplog.projections.state import State
+
+_PROGRESS_EVERY_S = 1.0
+
+logger = logging.getLogger("steplog.engine")
+
+
+class Attempts:
+    """The attempts of one job that are running in this process."""
+
+    def __init__(self, definition: AnyDefinition, inbox: Inbox, input: Any, grace_s: float) -> None:
+        self._definition = definition
+        self._inbox = inbox
+        self._input = input
+        self._grace_s = grace_s
+        self._supervisors: set[asyncio.Task[None]] = set()
+        self._channels: dict[Key, _Channel] = {}
+        self.occupied: set[Key] = set()
+        """Sub-steps whose attempt was timed out and whose handler is still running."""
+        self.stuck: set[Key] = set()
+        """Those that have outlived the grace period too."""
+
+    def start(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
+        """Call the handler of an attempt whose start is durable."""
+        supervisor = asyncio.create_task(self._supervise(of, state, timeout_s), name=f"{of.key}#{of.attempt}")
+        self._supervisors.add(supervisor)
+        supervisor.add_done_callback(self._supervisors.discard)
+
+    def cancel(self) -> None:
+        """Ask every running handler to stop."""
+        for channel in self._channels.values():
+            channel.cancelled = True
+
+    async def close(self) -> None:
+        """Stop caring: async handlers are cancelled, threads are left to end by themselves."""
+        self.cancel()
+        for supervisor in self._supervisors:
+            supervisor.cancel()
+        await asyncio.gather(*self._supervisors, return_exceptions=True)
+
+    async def _supervise(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
+        running = self._call(of, state)
+        try:
+            await asyncio.wait({running}, timeout=timeout_s)
+            if not running.done():
+                await self._time_out(of, running, timeout_s or 0.0)
+        except asyncio.CancelledError:
+            _cancel(running)
+            raise
+        if not running.cancelled() and (outcome := running.result()) is not None:
+            self._inbox.post(outcome)
+
+    async def _time_out(self, of: AttemptId, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
+        """Record the timeout, then wait for the handler: a thread cannot be killed."""
+        retry = self._definition.sub_steps[of.key].options.retry
+        timeout = HandlerTimeout(timeout_s)
+        self.occupied.add(of.key)
+        self._inbox.post(fact.Failed(of, error_data(timeout, retry.allows(timeout)), timeout_s, random.random()))
+        self._channels[of.key].cancelled = True
+        _cancel(running)
+        await asyncio.wait({running}, timeout=self._grace_s)
+        if not running.done():
+            self.stuck.add(of.key)
+            self._inbox.wake()
+            await asyncio.wait({running})
+        self.occupied.discard(of.key)
+        self.stuck.discard(of.key)
+        self._inbox.wake()
+
+    def _call(self, of: AttemptId, state: State) -> asyncio.Future[Fact | None]:
+        sub_step = self._definition.sub_steps[of.key]
+        channel = _Channel(of, self._inbox)
+        self._channels[of.key] = channel
+        call = _Call(of, sub_step, state, self._definition, self._input, channel)
+        if sub_step.bindings.is_async:
+            return asyncio.create_task(call.run_async())
+        return _in_thread(call.run_plain, name=f"steplog-{of.key}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of one handler."""
+
+    of: AttemptId
+    sub_step: AnySubStep
+    state: State
+    definition: AnyDefinition
+    input: Any
+    channel: _Channel
+
+    async def run_async(self) -> Fact | None:
+        started = time.monotonic()
+        try:
+            args, kwargs = self._arguments()
+            async with AsyncExitStack() as stack:
+                for name, resource in self.sub_step.bindings.resources.items():
+                    kwargs[name] = await open_async(resource.provider, stack)
+                value = await self.sub_step.handler(*args, **kwargs)
+            return self._completed(value, started)
+        except BaseException as error:  # a handler may raise anything, and anything it raises is its outcome
+            if isinstance(error, asyncio.CancelledError) and (self.channel.cancelled or _is_being_cancelled()):
+                return None
+            return self._raised(error, started)
+
+    def run_plain(self) -> Fact | None:
+        started = time.monotonic()
+        try:
+            args, kwargs = self._arguments()
+            with ExitStack() as stack:
+                for name, resource in self.sub_step.bindings.resources.items():
+                    kwargs[name] = open_plain(resource.provider, stack)
+                value = self.sub_step.handler(*args, **kwargs)
+            return self._completed(value, started)
+        except BaseException as error:  # as above; a thread that ended in SystemExit would say nothing
+            return self._raised(error, started)
+
+    def _arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        bindings = self.sub_step.bindings
+        kwargs: dict[str, Any] = {}
+        for name, marker in bindings.results.items():
+            source = sub_step_of(self.state, marker.sub_step.key)
+            if source["status"] == "completed":
+                returns = self.definition.sub_steps[marker.sub_step.key].bindings.returns
+                kwargs[name] = load(source["result"], returns)
+            else:
+                kwargs[name] = marker.default
+        return ([self._step()] if bindings.wants_step else []), kwargs
+
+    def _step(self) -> Step[Any, Any]:
+        recorded = sub_step_of(self.state, self.of.key)
+        kind = self.definition.context_type
+        draft = open_draft(kind, self.state["context"], recorded["draft"])
+        self.channel.follow(draft, fields_of(open_draft(kind, self.state["context"], None)))
+        return Step(
+            self.state["job_id"],
+            self.input,
+            draft,
+            phase=self.of.phase,
+            name=self.of.sub_step,
+            attempt=self.of.attempt,
+            generation=self.of.generation,
+            idempotency_key=recorded["idempotency_key"] or "",
+            cursor=recorded["cursor"],
+            channel=self.channel,
+        )
+
+    def _completed(self, value: Any, started: float) -> Fact:
+        result = dump(value, self.sub_step.bindings.returns, "result")
+        return fact.Completed(self.of, result, self.channel.changed(), time.monotonic() - started)
+
+    def _raised(self, error: BaseException, started: float) -> Fact:
+        if isinstance(error, Skip):
+            return fact.SkipRaised(self.of, escape(error.reason, ERROR_MESSAGE_CHARS_MAX))
+        retry: Retry = self.sub_step.options.retry
+        retryable = retry.allows(error) and not isinstance(error, (PayloadRefused, AttemptOver))
+        return fact.Failed(self.of, error_data(error, retryable), time.monotonic() - started, random.random())
+
+
+class _Channel:
+    """An attempt's reports, from whichever thread its handler runs in."""
+
+    def __init__(self, of: AttemptId, inbox: Inbox) -> None:
+        self._of = of
+        self._inbox = inbox
+        self._draft: Context | None = None
+        self._base: Fields = {}
+        self._progressed_at = float("-inf")
+        self.cancelled = False
+
+    def follow(self, draft: Context, base: Fields) -> None:
+        """The draft whose changes count, and the fields it is compared with."""
+        self._draft, self._base = draft, base
+
+    def changed(self) -> Fields:
+        """What the attempt has set in the context so far."""
+        return changes(self._base, fields_of(self._draft)) if self._draft is not None else {}
+
+    def checkpoint(self, cursor: Any) -> Awaitable[None]:
+        encode(cursor, path="cursor")
+        if self.cancelled:
+            raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
+        durable: Future[None] = Future()
+        reached = fact.CheckpointReached(self._of, cursor, self.changed())
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._inbox.post_from_thread(reached, durable)
+            durable.result()
+            return _Done()
+        self._inbox.post(reached, durable)
+        return asyncio.wrap_future(durable)
+
+    def progress(self, done: float, total: float | None, note: str | None) -> None:
+        now = time.monotonic()
+        if now - self._progressed_at >= _PROGRESS_EVERY_S:
+            self._progressed_at = now
+            self._inbox.post_from_thread(fact.Progressed(self._of, done, total, note))
+
+
+class _Done(Awaitable[None]):
+    """Already there."""
+
+    def __await__(self) -> Any:
+        return iter(())
+
+
+def error_data(error: BaseException, retryable: bool) -> fact.ErrorData:
+    """An exception as the log keeps it; always recordable, whatever the exception does."""
+    try:
+        message = str(error)
+    except BaseException as broken:  # an exception's own __str__ may raise anything
+        message = f"(its message cannot be read: {type(broken).__name__})"
+    return {
+        "type": escape(type(error).__qualname__, ERROR_MESSAGE_CHARS_MAX),
+        "message": escape(message, ERROR_MESSAGE_CHARS_MAX),
+        "traceback": escape(_traceback(error), TRACEBACK_CHARS_MAX),
+        "retryable": retryable,
+    }
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as broken:  # as in error_data
+        return f"(its traceback cannot be read: {type(broken).__name__})"
+
+
+def _cancel(running: asyncio.Future[Fact | None]) -> None:
+    """Cancel an async handler; a thread cannot be, and its future must tell when it ends."""
+    if isinstance(running, asyncio.Task):
+        running.cancel()
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _in_thread(call: Callable[[], Fact | None], name: str) -> asyncio.Future[Fact | None]:
+    """Run in a daemon thread of its own: a handler that never ends must not keep the process alive."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Fact | None] = loop.create_future()
+
+    def finish(outcome: Fact | None) -> None:
+        if not ended.done():
+            ended.set_result(outcome)
+
+    def body() -> None:
+        outcome = call()
+        try:
+            loop.call_soon_threadsafe(finish, outcome)
+        except RuntimeError:
+            logger.debug("%s ended after its run; the log says that it was interrupted", name)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(body,), name=name, daemon=True).start()
+    return ended

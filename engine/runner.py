@@ -1,0 +1,222 @@
+"""The runner: carries out what the decider decides for one owned job.
+
+    outcomes in the inbox -> decide -> append -> acknowledge the outcomes -> start what was started
+
+Six rules keep "decide again" from losing, doubling or reordering anything:
+1. the same append is sent again before anything is renumbered (the writer does, while its outcome is unknown);
+2. one append of a job is in flight at a time (the loop awaits each);
+3. outcomes leave the inbox only when the append that records them is acknowledged;
+4. outcomes are matched by generation and attempt, and a stale one becomes LateOutcome (the decider does);
+5. nothing starts before the append that started it is acknowledged;
+6. a head behind what was acknowledged is no conflict: the runner stops and renumbers nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from steplog.engine import facts as fact
+from steplog.engine.attempts import Attempts, error_data
+from steplog.engine.decider import Decision, decide, in_progress, next_due
+from steplog.engine.definition import AnyDefinition
+from steplog.engine.errors import OwnershipLost
+from steplog.engine.facts import AttemptId, Fact, Situation
+from steplog.engine.history import Loaded, position_of, to_store
+from steplog.engine.inbox import Inbox
+from steplog.engine.policies import Skip
+from steplog.engine.settings import Settings
+from steplog.engine.step import Job
+from steplog.engine.values import load as load_value
+from steplog.eventstore.chain import Position, end_of, seal
+from steplog.eventstore.clock import Clock, seconds_between
+from steplog.eventstore.errors import JobNotFound
+from steplog.eventstore.events import EventData, SubStepStarted
+from steplog.eventstore.store import Append, Claim, Code, Store
+from steplog.eventstore.writer import Writer
+from steplog.projections.evolve import fold
+from steplog.projections.head import head_of
+from steplog.projections.plan import Key, Shape
+from steplog.projections.state import State
+
+logger = logging.getLogger("steplog.engine")
+
+_BUSY_WAIT_S = 0.05
+
+
+def _log_failure(saving: asyncio.Future[None]) -> None:
+    """A state that was not stored costs time at the next read, nothing else."""
+    if not saving.cancelled() and (error := saving.exception()) is not None:
+        logger.warning("a state was not stored: %s", error)
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """What it takes to run a job: its state, the fence, and the code."""
+
+    loaded: Loaded
+    claim: Claim
+    definition: AnyDefinition
+
+
+class Runner:
+    """Runs one job until it ends, waits for a person, or is handed back."""
+
+    def __init__(self, owned: Owned, store: Store, writer: Writer, clock: Clock, settings: Settings) -> None:
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._settings = settings
+        self._claim = owned.claim
+        self._definition = owned.definition
+        self._shape = Shape.of(owned.loaded.state["plan"])
+        self._input = load_value(owned.loaded.state["input"], owned.definition.input_type)
+        self.state: State = owned.loaded.state
+        self._position: Position = owned.loaded.position
+        self._inbox = Inbox(asyncio.get_running_loop())
+        self._attempts = Attempts(owned.definition, self._inbox, self._input, settings.grace_s)
+        self._stored_at = owned.loaded.stored_at
+        self._stop_by: float | None = None
+        self._lost: str | None = None
+
+    async def run(self) -> State:
+        """The job's state when it ended, stopped for a person, or was handed back after `stop`.
+
+        Raises OwnershipLost as soon as another worker owns the job.
+        """
+        try:
+            while self.state["status"] == "running":
+                entries = self._inbox.entries()
+                decision = self._decide([entry.fact for entry in entries])
+                if decision.events and not await self._append(decision):
+                    continue
+                self._inbox.acknowledge(entries)
+                self._start(decision.events)
+                self._store_state()
+                if self.state["status"] == "running" and not self._inbox.entries():
+                    if self._handing_back_is_due():
+                        self._inbox.post(fact.Interrupted("handed back", self._claim.worker_id))
+                    else:
+                        await self._inbox.wait(self._patience_s())
+            return self.state
+        finally:
+            self._inbox.close()
+            await self._attempts.close()
+
+    def stop(self, grace_s: float) -> None:
+        """Start nothing new, let what runs settle for `grace_s` seconds, then hand the job back."""
+        deadline = time.monotonic() + grace_s
+        self._stop_by = deadline if self._stop_by is None else min(self._stop_by, deadline)
+        self._attempts.cancel()
+        self._inbox.wake()
+
+    def lose_from_thread(self, why: str) -> None:
+        """The job is somebody else's now."""
+        self._lost = why
+        self._inbox.wake_from_thread()
+
+    # --- decide ------------------------------------------------------------------------------------------------------
+
+    def _decide(self, happened: list[Fact]) -> Decision:
+        if self._lost is not None:
+            raise OwnershipLost(self.state["job_id"], self._lost)
+        now = max(self._clock.now(), self.state["recorded_at"])
+        decision = decide(self.state, self._shape, happened, now, self._situation())
+        while decision.questions:
+            answers = [self._ask(key, decision.state) for key in decision.questions]
+            happened = [*happened, *answers]
+            decision = decide(self.state, self._shape, happened, now, self._situation())
+        return decision
+
+    def _situation(self) -> Situation:
+        return Situation(
+            occupied=frozenset(self._attempts.occupied),
+            stuck=frozenset(self._attempts.stuck),
+            stopping=self._stop_by is not None,
+            interruptions_max=self._settings.interruptions_max,
+        )
+
+    def _ask(self, key: Key, state: State) -> fact.Answered:
+        """What the sub-step's condition says to the context as it will be."""
+        when = self._definition.sub_steps[key].options.when
+        assert when is not None, key
+        try:
+            context = self._definition.context_type.model_validate(state["context"])
+            answer = when(Job(state["job_id"], self._input, context))
+        except Exception as error:  # user code: whatever it raises fails the sub-step
+            return fact.Answered(key, error_data(error, retryable=False))
+        if isinstance(answer, Skip):
+            return fact.Answered(key, answer.reason)
+        return fact.Answered(key, True if answer else "condition not met")
+
+    # --- append ------------------------------------------------------------------------------------------------------
+
+    async def _append(self, decision: Decision) -> bool:
+        """Make the decision durable; False where somebody else appended first and it has to be made again."""
+        released = decision.state["status"] != "running"
+        data, at = decision.events, decision.state["recorded_at"]
+        events = seal(self.state["job_id"], self._position, data, at, self._clock)
+        item = Append(
+            self.state["job_id"], self._position, self._claim, events, head_of(decision.state), release=released
+        )
+        code = await self._send(item)
+        if code is Code.STORED:
+            self.state, self._position = decision.state, end_of(events, self._position)
+            return True
+        if code is Code.CONFLICT:
+            await self._catch_up()
+            return False
+        if code is Code.MISSING:
+            raise JobNotFound(self.state["job_id"])
+        why = "the log is behind what was acknowledged" if code is Code.REGRESSED else "its claim is not ours any more"
+        raise OwnershipLost(self.state["job_id"], why)
+
+    async def _send(self, item: Append) -> Code:
+        while True:
+            answer = await asyncio.shield(asyncio.wrap_future(self._writer.append(item)))
+            if answer.code is not Code.BUSY:
+                return answer.code
+            await asyncio.sleep(_BUSY_WAIT_S)
+
+    async def _catch_up(self) -> None:
+        """Fold what others appended."""
+        read = self._store.read
+        tail = await asyncio.to_thread(lambda: list(read(self.state["job_id"], self._position.version)))
+        self.state = fold(tail, self.state)
+        if tail:
+            self._position = position_of(tail[-1])
+
+    def _store_state(self) -> None:
+        """Keep the state now and then, off the hot path: reading starts from it."""
+        if self._position.version - self._stored_at < self._settings.store_state_every:
+            return
+        self._stored_at = self._position.version
+        stored = to_store(Loaded(self.state, self._position))
+        saving = asyncio.get_running_loop().run_in_executor(None, self._store.save_state, stored)
+        saving.add_done_callback(_log_failure)
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    def _start(self, events: Sequence[EventData]) -> None:
+        for started in events:
+            if isinstance(started, SubStepStarted):
+                of = AttemptId(started.phase, started.sub_step, started.generation, started.attempt)
+                self._attempts.start(of, self.state, self._shape.sub_steps[of.key].get("timeout_s"))
+
+    # --- wait, hand back ---------------------------------------------------------------------------------------------
+
+    def _patience_s(self) -> float | None:
+        """Seconds until time alone changes something."""
+        due = next_due(self.state)
+        waits = [max(0.0, seconds_between(self._clock.now(), due))] if due else []
+        if self._stop_by is not None:
+            waits = [max(0.0, self._stop_by - time.monotonic())]
+        return min(waits, default=None)
+
+    def _handing_back_is_due(self) -> bool:
+        if self._stop_by is None:
+            return False
+        return time.monotonic() >= self._stop_by or not in_progress(self.state)

@@ -1,0 +1,142 @@
+"""A worker: known to the store while it lives, the owner of the jobs it claims, and gone when it closes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from steplog.engine.decider import decide
+from steplog.engine.definition import AnyDefinition
+from steplog.engine.errors import PlanMismatch
+from steplog.engine.facts import Interrupted, Situation
+from steplog.engine.history import Loaded, load, position_of
+from steplog.engine.plan import differences, plan_of
+from steplog.engine.runner import Owned, Runner
+from steplog.engine.settings import Settings
+from steplog.eventstore.chain import end_of, seal
+from steplog.eventstore.clock import Clock, SystemClock, seconds_between
+from steplog.eventstore.errors import StoreError, WorkerDead, WrongState
+from steplog.eventstore.events import Event, EventData, JobClaimed, JobResumed
+from steplog.eventstore.process_identity import own_identity
+from steplog.eventstore.store import Claim, Head, Proposal, Store
+from steplog.eventstore.writer import Writer
+from steplog.projections.evolve import fold, foresee
+from steplog.projections.head import head_of
+from steplog.projections.plan import Shape
+from steplog.projections.state import ENDED, STOPPED, State
+
+logger = logging.getLogger("steplog.engine")
+
+
+class Worker:
+    """Claims jobs and keeps its lease on them. A context manager: entering makes it known, leaving retires it."""
+
+    def __init__(self, store: Store, *, clock: Clock | None = None, settings: Settings | None = None) -> None:
+        self.store = store
+        self.settings = settings or Settings()
+        self.clock: Clock = clock or SystemClock(seconds_between(SystemClock().now(), store.now()))
+        self.worker_id = self.clock.new_id()
+        self.writer = Writer(store)
+        self._runners: dict[str, tuple[Claim, Runner]] = {}
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="steplog-heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self.store.register_worker(own_identity(self.worker_id), self.settings.lease_s)
+        self._heart.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        self._heart.join()
+        self.writer.close()
+        self.store.retire_worker(self.worker_id)
+
+    # --- claim -------------------------------------------------------------------------------------------------------
+
+    def claim(self, job_id: str, definition: AnyDefinition, *, resume_by: str | None = None) -> Owned:
+        """Become the job's owner, if it has none or its owner is dead; attempts in flight become interrupted.
+
+        A job that waits for a person is claimed only with `resume_by`, which says who resumes it. The plan is compared
+        before anything is written. Raises JobNotFound, JobOwned, WrongState, PlanMismatch, LogError.
+        """
+        loaded = load(self.store, job_id)
+        self._refuse_other_plan(loaded.state, definition)
+        outcome: list[Loaded] = []
+
+        def rule(head: Head, tail: Sequence[Event], claim: Claim) -> Proposal:
+            before = fold(tail, loaded.state)
+            position = position_of(tail[-1]) if tail else loaded.position
+            data, state = self._taking_over(before, claim, resume_by)
+            events = seal(job_id, position, data, state["recorded_at"], self.clock)
+            outcome[:] = [Loaded(state, end_of(events, position), loaded.stored_at)]
+            return Proposal(events, head_of(state))
+
+        claim = self.store.claim(job_id, self.worker_id, loaded.position, rule)
+        return Owned(outcome[0], claim, definition)
+
+    def first_claim(self) -> Claim:
+        """The claim of a job that this worker is about to create for itself."""
+        return Claim(self.worker_id, 1, self.clock.new_id())
+
+    def _taking_over(self, state: State, claim: Claim, resume_by: str | None) -> tuple[list[EventData], State]:
+        if state["status"] in ENDED or (state["status"] in STOPPED and resume_by is None):
+            raise WrongState(state["job_id"], state["status"], "run it", allowed_actions(state))
+        former = state["worker_id"]
+        at = max(self.clock.now(), state["recorded_at"])
+        data: list[EventData] = []
+        if resume_by is not None and state["status"] in STOPPED:
+            data.append(JobResumed(by=resume_by))
+        reason = "resume" if data else "takeover" if former else "wake" if state["epoch"] else "first"
+        data.append(
+            JobClaimed(worker_id=self.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason=reason)
+        )
+        for event in data:
+            state = foresee(state, event, at)
+        if former is None:
+            return data, state
+        quiet = Situation(stopping=True)
+        decision = decide(state, Shape.of(state["plan"]), [Interrupted("owner died", former)], at, quiet)
+        return [*data, *decision.events], decision.state
+
+    def _refuse_other_plan(self, state: State, definition: AnyDefinition) -> None:
+        found = differences(state["plan"], plan_of(definition))
+        if found:
+            raise PlanMismatch(state["job_id"], found)
+
+    # --- run ---------------------------------------------------------------------------------------------------------
+
+    def runner(self, owned: Owned) -> Runner:
+        """A runner for a job this worker owns, on the running event loop."""
+        runner = Runner(owned, self.store, self.writer, self.clock, self.settings)
+        self._runners[owned.loaded.state["job_id"]] = (owned.claim, runner)
+        return runner
+
+    # --- live --------------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        """Say that this worker lives, from a thread of its own: a handler that blocks the loop does not stop it."""
+        while not self._ended.wait(self.settings.heartbeat_s):
+            try:
+                beat = self.store.beat(self.worker_id, self.settings.lease_s)
+            except WorkerDead as error:
+                self._lose_all(str(error))
+                return
+            except StoreError as error:
+                logger.warning("heartbeat of worker %s failed: %s", self.worker_id, error)
+                continue
+            for job_id, (claim, runner) in list(self._runners.items()):
+                if job_id in beat.jobs and beat.jobs[job_id][1] != claim.epoch:
+                    runner.lose_from_thread(f"epoch {beat.jobs[job_id][1]} has claimed it")
+
+    def _lose_all(self, why: str) -> None:
+        for _, runner in list(self._runners.values()):
+            runner.lose_from_thread(why)
+
+
+def allowed_actions(state: State) -> list[str]:
+    """What a person can do with the job as it is."""
+    return ["resume"] if state["status"] in STOPPED else []
