@@ -27,6 +27,10 @@ class OutcomeUnknown(StoreUnavailable):
     """The connection broke while a write was under way: it may or may not be stored; send the same again."""
 
 
+class StoreDamaged(StoreUnavailable):
+    """The store's files are damaged."""
+
+
 class StoreNotMigrated(StoreError):
     """The store's schema is missing or older than this steplog."""
 

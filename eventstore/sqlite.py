@@ -1,0 +1,352 @@
+"""The log in one SQLite file, with nothing to install: WAL, one durable commit per write, liveness by record locks.
+
+Every write is one BEGIN IMMEDIATE transaction, so whoever writes sees all that was committed and nobody comes between.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+from steplog.eventstore import sqlite_schema as schema
+from steplog.eventstore import sqlite_tables as tables
+from steplog.eventstore.chain import Position, end_of
+from steplog.eventstore.clock import Clock, SystemClock
+from steplog.eventstore.errors import (
+    DamagedLog,
+    JobOwned,
+    KeyConflict,
+    StoreDamaged,
+    StoreError,
+    StoreNotMigrated,
+    WorkerDead,
+)
+from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.migrations import Migration, known_migrations
+from steplog.eventstore.rows import Row
+from steplog.eventstore.sqlite_connections import Connections
+from steplog.eventstore.store import (
+    Answer,
+    Append,
+    Beat,
+    Claim,
+    ClaimRule,
+    Code,
+    Head,
+    HeadColumns,
+    HeadQuery,
+    NewJob,
+    Rule,
+    StoredState,
+    Worker,
+    WorkerIdentity,
+)
+from steplog.eventstore.stream import judge, read_to, tail_of
+
+PAGE_ROWS = 500
+"""How many events one query of `read` fetches; between pages no transaction is open."""
+
+_VERSION_MAX = (1 << 63) - 1
+
+
+class SQLiteStore:
+    """The store in a SQLite file.
+
+    With `create`, a file that is missing or not up to date is made and migrated at the first use; without, a missing
+    file raises StoreNotMigrated here and an old one at the first use.
+    """
+
+    def __init__(
+        self, path: Path, *, create: bool = True, busy_timeout_s: float = 10.0, clock: Clock | None = None
+    ) -> None:
+        if not create and not os.path.exists(path):
+            raise StoreNotMigrated(f"there is no database at {path}")
+        self.url = f"sqlite:///{path}"
+        self._path = path
+        self._create = create
+        self._clock = clock or SystemClock()
+        self._connections = Connections(path, create=create, busy_timeout_s=busy_timeout_s)
+        self._bytes: dict[str, int] = {}
+        self._migrating = threading.Lock()
+        self._migrated = False
+
+    # --- the store itself --------------------------------------------------------------------------------------------
+
+    def migrate(self, *, dry_run: bool = False) -> list[str]:
+        if dry_run:
+            return [migration.title for migration in self._lacking()]
+        with self._connections.writing() as connection:
+            lacking = schema.lacking(connection)
+            for migration in lacking:
+                schema.apply(connection, migration, self.now())
+        self._migrated = True
+        return [migration.title for migration in lacking]
+
+    def close(self) -> None:
+        """Let go of connections and files. A worker registered here that was not retired is as good as dead."""
+        for worker_id in list(self._bytes):
+            self._free(worker_id)
+        self._connections.close()
+
+    def now(self) -> str:
+        return self._clock.now()
+
+    # --- writing the log ---------------------------------------------------------------------------------------------
+
+    def create(self, job: NewJob) -> str:
+        with self._writing() as connection:
+            key = job.columns.key
+            if key is not None and (holder := tables.holder_of_key(connection, job.columns.workflow, key)):
+                if holder.input_hash != job.input_hash:
+                    raise KeyConflict(job.columns.workflow, key, holder.job_id)
+                return holder.job_id
+            if tables.find_head(connection, job.job_id):
+                _require_same(connection, job)
+                return job.job_id
+            if job.claim:
+                _require_alive(connection, job.claim.worker_id)
+            _insert(connection, job)
+        return job.job_id
+
+    def append(self, batch: Sequence[Append]) -> list[Answer]:
+        with self._writing() as connection:
+            return [_append(connection, item) for item in batch]
+
+    def append_locked(self, job_id: str, known: Position, rule: Rule, *, request_id: str | None = None) -> int:
+        with self._writing() as connection:
+            head = tables.get_head(connection, job_id)
+            if request_id is not None:
+                version = tables.version_of_request(connection, job_id, request_id)
+                if version is not None:
+                    return version
+            proposal = rule(head, _tail(connection, head, known))
+            if proposal:
+                head = _store(connection, head, proposal.events, proposal.columns)
+            if request_id is not None:
+                tables.insert_request(connection, job_id, request_id, head.version)
+            return head.version
+
+    def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
+        """Make the worker the job's owner, as the protocol says.
+
+        A worker may claim anew a job that it owns: its former claim is fenced.
+        """
+        with self._writing() as connection:
+            head = tables.get_head(connection, job_id)
+            _require_alive(connection, worker_id)
+            if head.worker_id is not None and head.worker_id != worker_id:
+                self._require_dead(connection, head, head.worker_id)
+            claim = Claim(worker_id, head.epoch + 1, uuid4().hex)
+            proposal = rule(head, _tail(connection, head, known), claim)
+            _store(connection, _owned(head, claim), proposal.events, proposal.columns)
+            return claim
+
+    # --- reading the log ---------------------------------------------------------------------------------------------
+
+    def head(self, job_id: str) -> Head:
+        with self._reading() as connection:
+            return tables.get_head(connection, job_id)
+
+    def heads(self, query: HeadQuery) -> list[Head]:
+        with self._reading() as connection:
+            return tables.list_heads(connection, query)
+
+    def find(self, suffix: str, limit: int = 10) -> list[str]:
+        with self._reading() as connection:
+            return tables.job_ids_ending_in(connection, suffix, limit)
+
+    def job_of_key(self, workflow: str | None, key: str) -> list[str]:
+        with self._reading() as connection:
+            return tables.jobs_of_key(connection, workflow, key)
+
+    def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
+        with self._reading() as connection:
+            head = tables.get_head(connection, job_id)
+            end = head.version if until is None else min(until, head.version)
+            if after >= end:
+                return
+            start = _position(connection, job_id, after)
+        yield from read_to(
+            job_id, self._rows(job_id, after, end), start, end, head.hash if end == head.version else None
+        )
+
+    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
+        with self._reading() as connection:
+            return tables.latest_state(connection, job_id, reducer_version, until)
+
+    def save_state(self, stored: StoredState) -> None:
+        with self._writing() as connection:
+            tables.insert_state(connection, stored)
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
+        """Lock a byte for the worker, then commit its row: nobody sees a living worker whose byte is free."""
+        if worker.worker_id in self._bytes:
+            with self._reading() as connection:
+                _require_alive(connection, worker.worker_id)
+            return
+        locks, byte = self._connections.locks, 0
+        try:
+            with self._writing() as connection:
+                byte = _byte_for(connection, worker, self.now())
+                if not locks.take(byte):
+                    raise StoreError(f"byte {byte} of the lock file is taken: it serves another database too")
+        except BaseException:
+            if byte:
+                locks.free(byte)
+            raise
+        self._bytes[worker.worker_id] = byte
+
+    def beat(self, worker_id: str, lease_s: float) -> Beat:
+        """A read: nothing is written to stay alive."""
+        if worker_id in self._bytes:
+            self._connections.locks.renew(self._bytes[worker_id])
+        with self._reading() as connection:
+            _require_alive(connection, worker_id)
+            return Beat(self.now(), tables.jobs_of_worker(connection, worker_id))
+
+    def retire_worker(self, worker_id: str) -> None:
+        with self._writing() as connection:
+            tables.end_worker(connection, worker_id, "stopped", self.now())
+        self._free(worker_id)
+
+    def workers(self) -> list[Worker]:
+        with self._reading() as connection:
+            return list(tables.list_workers(connection))
+
+    def _require_dead(self, connection: sqlite3.Connection, head: Head, owner_id: str) -> None:
+        """Mark the job's owner dead if it is; the transaction keeps two from probing it at once."""
+        owner = tables.find_worker(connection, owner_id)
+        if owner is None or owner.state != "alive":
+            return
+        if self._connections.locks.is_locked(owner.lock_byte):
+            where = f"on {owner.identity.host}, pid {owner.identity.pid}"
+            raise JobOwned(head.job_id, owner_id, None, where)
+        tables.end_worker(connection, owner_id, "dead", self.now())
+
+    def _free(self, worker_id: str) -> None:
+        byte = self._bytes.pop(worker_id, None)
+        if byte is not None:
+            self._connections.locks.free(byte)
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        self._bring_up_to_date()
+        return self._connections.reading()
+
+    def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        self._bring_up_to_date()
+        return self._connections.writing()
+
+    def _bring_up_to_date(self) -> None:
+        if self._migrated:
+            return
+        with self._migrating:
+            lacking = [] if self._migrated else self._lacking()
+            if lacking and not self._create:
+                raise StoreNotMigrated(f"{self._path} lacks {len(lacking)} migrations, the first {lacking[0].title}")
+            if lacking:
+                self.migrate()
+            self._migrated = True
+
+    def _lacking(self) -> list[Migration]:
+        if not os.path.exists(self._path):
+            return known_migrations("sqlite")
+        with self._connections.reading() as connection:
+            return schema.lacking(connection)
+
+    def _rows(self, job_id: str, after: int, until: int) -> Iterator[Row]:
+        """The stored rows page by page; where a page is damaged row by row, so that the damage has a version."""
+        limit = PAGE_ROWS
+        while True:
+            try:
+                with self._reading() as connection:
+                    page = tables.rows_after(connection, job_id, after, until, limit)
+            except StoreDamaged as error:
+                if limit == 1:
+                    raise DamagedLog(job_id, after + 1, str(error)) from error
+                limit = 1
+                continue
+            if not page:
+                return
+            yield from page
+            after = page[-1].version
+
+
+def _append(connection: sqlite3.Connection, item: Append) -> Answer:
+    head = tables.find_head(connection, item.job_id)
+    if head is None:
+        return Answer(item.job_id, Code.MISSING, 0)
+    first, last = item.expected.version, item.expected.version + len(item.events)
+    code = judge(item, head, lambda: tables.marks_between(connection, item.job_id, first, last))
+    if code is Code.STORED and head.version == first:
+        head = _store(connection, _owned(head, None) if item.release else head, item.events, item.columns)
+    return Answer(item.job_id, code, head.version)
+
+
+def _store(connection: sqlite3.Connection, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> Head:
+    """Put events and the head that follows from them into the open transaction."""
+    end = end_of(list(events), head.position)
+    moved = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
+    tables.insert_events(connection, events)
+    tables.update_head(connection, moved)
+    return moved
+
+
+def _insert(connection: sqlite3.Connection, job: NewJob) -> None:
+    end = end_of(list(job.events), Position())
+    unowned = Head(job.job_id, end.version, end.hash, end.recorded_at, job.columns)
+    tables.insert_head(connection, _owned(unowned, job.claim))
+    tables.insert_events(connection, job.events)
+    if job.columns.key is not None:
+        holder = tables.KeyHolder(job.job_id, job.input_hash)
+        tables.insert_key(connection, job.columns.workflow, job.columns.key, holder)
+
+
+def _owned(head: Head, claim: Claim | None) -> Head:
+    """The head under a claim, or without an owner; an epoch never falls."""
+    if claim is None:
+        return replace(head, claim_id=None, worker_id=None)
+    return replace(head, epoch=claim.epoch, claim_id=claim.claim_id, worker_id=claim.worker_id)
+
+
+def _tail(connection: sqlite3.Connection, head: Head, known: Position) -> list[Event]:
+    return tail_of(head, tables.rows_after(connection, head.job_id, known.version, _VERSION_MAX), known)
+
+
+def _position(connection: sqlite3.Connection, job_id: str, version: int) -> Position:
+    if version <= 0:
+        return Position()
+    rows = tables.rows_after(connection, job_id, version - 1, version)
+    if not rows:
+        raise DamagedLog(job_id, version, "missing")
+    return Position(version, rows[0].hash, rows[0].recorded_at)
+
+
+def _require_same(connection: sqlite3.Connection, job: NewJob) -> None:
+    stored = tables.marks_between(connection, job.job_id, 1, len(job.events))
+    if [event.event_id for event in job.events] != [stored[version].event_id for version in sorted(stored)]:
+        raise StoreError(f"job {job.job_id} exists already, with other events")
+
+
+def _byte_for(connection: sqlite3.Connection, worker: WorkerIdentity, at: str) -> int:
+    row = tables.find_worker(connection, worker.worker_id)
+    if row is None:
+        return tables.insert_worker(connection, worker, at)
+    if row.state != "alive" or row.identity != worker:
+        raise WorkerDead(worker.worker_id)
+    return row.lock_byte
+
+
+def _require_alive(connection: sqlite3.Connection, worker_id: str) -> None:
+    worker = tables.find_worker(connection, worker_id)
+    if worker is None or worker.state != "alive":
+        raise WorkerDead(worker_id)

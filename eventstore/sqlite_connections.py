@@ -1,0 +1,247 @@
+"""Connections to one SQLite file: how they are opened and checked, one writer, a pool of readers, one checkpointer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from steplog.eventstore.errors import OutcomeUnknown, StoreUnavailable
+from steplog.eventstore.record_lock import LockFile
+from steplog.eventstore.sqlite_errors import translate, translated
+from steplog.eventstore.sqlite_files import FileKey, forget, refuse_inherited, remember
+
+SQLITE_FLOOR = (3, 35, 0)
+WAL_RESET_FIXED = (3, 51, 3)
+CHECKPOINT_BYTE = 0
+"""The byte of the lock file whose holder is the one process that checkpoints."""
+
+ROLE_RETRY_WRITES = 64
+"""After how many writes a process without the checkpointer's role asks for it again."""
+
+_log = logging.getLogger("steplog.eventstore.sqlite")
+
+
+class Connections:
+    """Every connection that one store has to its file."""
+
+    def __init__(self, path: Path, *, create: bool, busy_timeout_s: float) -> None:
+        if sqlite3.sqlite_version_info < SQLITE_FLOOR:
+            raise StoreUnavailable(f"SQLite 3.35 is needed (is {sqlite3.sqlite_version})")
+        self._path = Path(os.path.realpath(path))
+        self._mode = "rwc" if create else "rw"
+        self._busy_timeout_s = busy_timeout_s
+        self._pid = os.getpid()
+        self._writer: sqlite3.Connection | None = None
+        self._writer_lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._lock_file: LockFile | None = None
+        self._writes = 0
+        self._file_key: FileKey | None = None
+        self._opening = threading.Lock()
+        self._closed = False
+
+    @property
+    def locks(self) -> LockFile:
+        """The file beside the database whose bytes say who lives."""
+        with self._opening:
+            if self._lock_file is None:
+                try:
+                    self._lock_file = LockFile.shared(self._path.with_name(f"{self._path.name}-workers"))
+                except OSError as error:
+                    raise StoreUnavailable(f"the file of locks beside the database: {error}") from error
+            return self._lock_file
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that cannot write. It is not used again if the body fails in SQLite."""
+        self._check_usable()
+        connection = self._idle_reader() or self._open_reader()
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            connection.close()
+            raise translate(error) from error
+        except BaseException:
+            self._give_back(connection)
+            raise
+        self._give_back(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """The one writer, inside a transaction that is committed and durable when the body ends.
+
+        Raises OutcomeUnknown where the commit itself failed; whatever else is raised, nothing was stored.
+        """
+        self._check_usable()
+        with self._writer_lock:
+            connection = self._ready_writer()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+            except sqlite3.Error as error:
+                self._drop_writer()
+                raise translate(error) from error
+            except BaseException:
+                self._roll_back()
+                raise
+            self._commit(connection)
+
+    def close(self) -> None:
+        """Close everything that is not in use this moment; that is closed when it is given back."""
+        self._closed = True
+        if self._pid != os.getpid():
+            return
+        with self._writer_lock:
+            self._drop_writer()
+        self._close_idle()
+        with self._opening:
+            if self._file_key is not None:
+                forget(self._file_key)
+                self._file_key = None
+            if self._lock_file is not None:
+                self._lock_file.release()
+                self._lock_file = None
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise StoreUnavailable(f"{self._path} was opened before this process was forked: open the store anew")
+        if self._closed:
+            raise StoreUnavailable(f"the store {self._path} is closed")
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def _open_reader(self) -> sqlite3.Connection:
+        return self._open("rw", _set_up_reader)
+
+    def _open_writer(self) -> sqlite3.Connection:
+        return self._open(self._mode, _set_up_writer)
+
+    def _open(self, mode: str, set_up: Callable[[sqlite3.Connection, float], None]) -> sqlite3.Connection:
+        refuse_inherited(self._path)
+        with translated():
+            connection = sqlite3.connect(
+                f"{self._path.as_uri()}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=self._busy_timeout_s,
+            )
+            try:
+                set_up(connection, self._busy_timeout_s)
+            except BaseException:
+                connection.close()
+                raise
+        with self._opening:
+            if self._file_key is None:
+                self._file_key = remember(self._path)
+        return connection
+
+    # --- the writer --------------------------------------------------------------------------------------------------
+
+    def _ready_writer(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreUnavailable(f"the store {self._path} is closed")
+        if self._writer is None:
+            self._writer = self._open_writer()
+            self._writes = 0
+            if not self._ask_for_checkpoints(self._writer) and sqlite3.sqlite_version_info < WAL_RESET_FIXED:
+                _log.warning(
+                    "%s is in use by another process too: SQLite %s has a rare bug in resetting the WAL under two"
+                    " processes, fixed in 3.51.3",
+                    self._path,
+                    sqlite3.sqlite_version,
+                )
+        elif self._writes % ROLE_RETRY_WRITES == 0:
+            with translated():
+                self._ask_for_checkpoints(self._writer)
+        self._writes += 1
+        return self._writer
+
+    def _ask_for_checkpoints(self, writer: sqlite3.Connection) -> bool:
+        """Whether this process is the one that checkpoints; the role of one that died is there to be taken."""
+        has_role = self.locks.take(CHECKPOINT_BYTE)
+        if has_role:
+            _check(writer, "PRAGMA wal_autocheckpoint = 1000", 1000)
+        return has_role
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._drop_writer()
+            raise OutcomeUnknown(f"whether the last write is stored is not known: {translate(error)}") from error
+
+    def _roll_back(self) -> None:
+        if self._writer is None or not self._writer.in_transaction:
+            return
+        try:
+            self._writer.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._drop_writer()
+
+    def _drop_writer(self) -> None:
+        """The next write opens a new connection: one that met an I/O error is not to be trusted."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(sqlite3.Error):
+                writer.close()
+
+    # --- the readers -------------------------------------------------------------------------------------------------
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        self._idle.append(connection)
+        if self._closed:
+            self._close_idle()
+
+    def _idle_reader(self) -> sqlite3.Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _close_idle(self) -> None:
+        while connection := self._idle_reader():
+            connection.close()
+
+
+def _set_up_reader(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
+    _check(connection, "PRAGMA busy_timeout", round(busy_timeout_s * 1000))
+    connection.execute("PRAGMA query_only = ON")
+    _check(connection, "PRAGMA query_only", 1)
+
+
+def _set_up_writer(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
+    _check(connection, "PRAGMA busy_timeout", round(busy_timeout_s * 1000))
+    _use_wal(connection, busy_timeout_s)
+    connection.execute("PRAGMA synchronous = FULL")
+    _check(connection, "PRAGMA synchronous", 2)
+    # On macOS fsync alone does not reach the disk; elsewhere these two change nothing.
+    connection.execute("PRAGMA fullfsync = ON")
+    _check(connection, "PRAGMA fullfsync", 1)
+    connection.execute("PRAGMA checkpoint_fullfsync = ON")
+    _check(connection, "PRAGMA checkpoint_fullfsync", 1)
+    _check(connection, "PRAGMA wal_autocheckpoint = 0", 0)
+
+
+def _use_wal(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
+    """Where the file is not in WAL mode yet, try until it is: SQLite does not wait for others when it switches."""
+    deadline = time.monotonic() + busy_timeout_s
+    while True:
+        try:
+            return _check(connection, "PRAGMA journal_mode = WAL", "wal")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _check(connection: sqlite3.Connection, pragma: str, expected: int | str) -> None:
+    (actual,) = connection.execute(pragma).fetchone()
+    if actual != expected:
+        raise StoreUnavailable(f"SQLite answers {actual} to {pragma} (expected {expected})")
