@@ -378,7 +378,7 @@ class ContextChanged(EventData):
 class InputChanged(EventData):
     """A stopped job's input was edited."""
 
-    input: Json
+    input: Json = None
     by: By
     reason: str | None = None
 
