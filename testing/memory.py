@@ -1,0 +1,288 @@
+"""The log in memory: the store's whole contract without a disk, on a clock of the test's own.
+
+Nothing outlives the process, and a worker dies when the test says so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import orjson
+
+from steplog.eventstore.chain import Position, end_of
+from steplog.eventstore.clock import Clock
+from steplog.eventstore.errors import DamagedLog, JobNotFound, JobOwned, KeyConflict, StoreError, WorkerDead
+from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.rows import Row
+from steplog.eventstore.store import (
+    Answer,
+    Append,
+    Beat,
+    Claim,
+    ClaimRule,
+    Code,
+    Head,
+    HeadColumns,
+    HeadQuery,
+    NewJob,
+    Rule,
+    StoredState,
+    Worker,
+    WorkerIdentity,
+)
+from steplog.eventstore.stream import Mark, judge, read_to, tail_of
+from steplog.testing.clock import VirtualClock
+
+
+@dataclass(slots=True)
+class _Job:
+    head: Head
+    rows: list[Row] = field(default_factory=list)
+    requests: dict[str, int] = field(default_factory=dict)
+    states: dict[tuple[int, int], tuple[Position, bytes]] = field(default_factory=dict)
+    """By reducer version and version; as bytes, so that nobody holds a reference into the store."""
+
+
+class MemoryStore:
+    """A store that lives as long as the object."""
+
+    url = "memory:"
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or VirtualClock()
+        self._jobs: dict[str, _Job] = {}
+        self._keys: dict[tuple[str, str], tuple[str, str]] = {}
+        self._workers: dict[str, Worker] = {}
+        self._killed: set[str] = set()
+        self._lock = threading.RLock()
+
+    def kill_worker(self, worker_id: str) -> None:
+        """The worker's process dies without a word; whoever wants its jobs finds out."""
+        with self._lock:
+            self._killed.add(worker_id)
+
+    # --- the store itself --------------------------------------------------------------------------------------------
+
+    def migrate(self, *, dry_run: bool = False) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        """Nothing to let go of: what is in the store stays readable."""
+
+    def now(self) -> str:
+        return self.clock.now()
+
+    # --- writing the log ---------------------------------------------------------------------------------------------
+
+    def create(self, job: NewJob) -> str:
+        with self._lock:
+            name = (job.columns.workflow, job.columns.key or "")
+            if job.columns.key is not None and name in self._keys:
+                job_id, input_hash = self._keys[name]
+                if input_hash != job.input_hash:
+                    raise KeyConflict(*name, job_id)
+                return job_id
+            if job.job_id in self._jobs:
+                self._require_same(job)
+                return job.job_id
+            if job.claim:
+                self._require_alive(job.claim.worker_id)
+            self._jobs[job.job_id] = created = _Job(_owned(Head(job.job_id, 0, "", "", job.columns), job.claim))
+            self._store(created, created.head, job.events, job.columns)
+            if job.columns.key is not None:
+                self._keys[name] = (job.job_id, job.input_hash)
+            return job.job_id
+
+    def append(self, batch: Sequence[Append]) -> list[Answer]:
+        with self._lock:
+            return [self._append(item) for item in batch]
+
+    def append_locked(self, job_id: str, known: Position, rule: Rule, *, request_id: str | None = None) -> int:
+        with self._lock:
+            job = self._job(job_id)
+            if request_id is not None and request_id in job.requests:
+                return job.requests[request_id]
+            proposal = rule(job.head, tail_of(job.head, job.rows[known.version :], known))
+            if proposal:
+                self._store(job, job.head, proposal.events, proposal.columns)
+            if request_id is not None:
+                job.requests[request_id] = job.head.version
+            return job.head.version
+
+    def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
+        """Make the worker the job's owner, as the protocol says.
+
+        A worker may claim anew a job that it owns: its former claim is fenced.
+        """
+        with self._lock:
+            job = self._job(job_id)
+            self._require_alive(worker_id)
+            owner_id = job.head.worker_id
+            if owner_id is not None and owner_id != worker_id and self._lives(owner_id):
+                raise JobOwned(job_id, owner_id, None)
+            claim = Claim(worker_id, job.head.epoch + 1, self.clock.new_id())
+            proposal = rule(job.head, tail_of(job.head, job.rows[known.version :], known), claim)
+            if owner_id is not None and owner_id != worker_id:
+                self._end(owner_id, "dead")
+            self._store(job, _owned(job.head, claim), proposal.events, proposal.columns)
+            return claim
+
+    # --- reading the log ---------------------------------------------------------------------------------------------
+
+    def head(self, job_id: str) -> Head:
+        with self._lock:
+            return self._job(job_id).head
+
+    def heads(self, query: HeadQuery) -> list[Head]:
+        with self._lock:
+            found = [job.head for _, job in sorted(self._jobs.items(), reverse=True) if _matches(job.head, query)]
+            return found[: max(query.limit, 0)]
+
+    def find(self, suffix: str, limit: int = 10) -> list[str]:
+        with self._lock:
+            return [job_id for job_id in sorted(self._jobs, reverse=True) if job_id.endswith(suffix)][: max(limit, 0)]
+
+    def job_of_key(self, workflow: str | None, key: str) -> list[str]:
+        with self._lock:
+            found = [job_id for (of, name), (job_id, _) in self._keys.items() if name == key and workflow in (None, of)]
+            return sorted(found, reverse=True)
+
+    def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
+        with self._lock:
+            job = self._job(job_id)
+            head, rows = job.head, list(job.rows)
+        end = head.version if until is None else min(until, head.version)
+        if after >= end:
+            return
+        start = _position(job_id, rows, after)
+        wanted = [row for row in rows if after < row.version <= end]
+        yield from read_to(job_id, wanted, start, end, head.hash if end == head.version else None)
+
+    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
+        with self._lock:
+            states = self._jobs[job_id].states if job_id in self._jobs else {}
+            versions = [
+                version
+                for reducer, version in states
+                if reducer == reducer_version and (until is None or version <= until)
+            ]
+            if not versions:
+                return None
+            position, state = states[reducer_version, max(versions)]
+            return StoredState(job_id, position, reducer_version, orjson.loads(state))
+
+    def save_state(self, stored: StoredState) -> None:
+        with self._lock:
+            kept = (stored.position, orjson.dumps(stored.state))
+            self._job(stored.job_id).states.setdefault((stored.reducer_version, stored.position.version), kept)
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
+        with self._lock:
+            known = self._workers.get(worker.worker_id)
+            if known and (known.state != "alive" or known.identity != worker):
+                raise WorkerDead(worker.worker_id)
+            self._workers.setdefault(worker.worker_id, Worker(worker, "alive", self.now(), None))
+
+    def beat(self, worker_id: str, lease_s: float) -> Beat:
+        with self._lock:
+            self._require_alive(worker_id)
+            heads = [job.head for job in self._jobs.values() if job.head.worker_id == worker_id]
+            return Beat(self.now(), {head.job_id: (head.version, head.epoch) for head in heads})
+
+    def retire_worker(self, worker_id: str) -> None:
+        with self._lock:
+            self._end(worker_id, "stopped")
+
+    def workers(self) -> list[Worker]:
+        with self._lock:
+            return list(reversed(self._workers.values()))
+
+    # --- inside the lock ---------------------------------------------------------------------------------------------
+
+    def _job(self, job_id: str) -> _Job:
+        if job_id not in self._jobs:
+            raise JobNotFound(job_id)
+        return self._jobs[job_id]
+
+    def _append(self, item: Append) -> Answer:
+        if item.job_id not in self._jobs:
+            return Answer(item.job_id, Code.MISSING, 0)
+        job = self._jobs[item.job_id]
+        head, first = job.head, item.expected.version
+        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
+        code = judge(item, head, lambda: marks)
+        if code is Code.STORED and head.version == first:
+            self._store(job, _owned(head, None) if item.release else head, item.events, item.columns)
+        return Answer(item.job_id, code, job.head.version)
+
+    def _store(self, job: _Job, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> None:
+        end = end_of(list(events), head.position)
+        job.rows.extend(_row(event) for event in events)
+        job.head = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
+
+    def _require_same(self, job: NewJob) -> None:
+        stored = [row.event_id for row in self._jobs[job.job_id].rows[: len(job.events)]]
+        if stored != [event.event_id for event in job.events]:
+            raise StoreError(f"job {job.job_id} exists already, with other events")
+
+    def _require_alive(self, worker_id: str) -> None:
+        if worker_id not in self._workers or self._workers[worker_id].state != "alive":
+            raise WorkerDead(worker_id)
+
+    def _lives(self, worker_id: str) -> bool:
+        worker = self._workers.get(worker_id)
+        return worker is not None and worker.state == "alive" and worker_id not in self._killed
+
+    def _end(self, worker_id: str, state: Literal["dead", "stopped"]) -> None:
+        worker = self._workers.get(worker_id)
+        if worker and worker.state == "alive":
+            self._workers[worker_id] = replace(worker, state=state)
+
+
+def _owned(head: Head, claim: Claim | None) -> Head:
+    if claim is None:
+        return replace(head, claim_id=None, worker_id=None)
+    return replace(head, epoch=claim.epoch, claim_id=claim.claim_id, worker_id=claim.worker_id)
+
+
+def _row(event: NewEvent) -> Row:
+    return Row(
+        event.version,
+        event.event_id,
+        event.type,
+        event.schema_version,
+        event.recorded_at,
+        event.payload,
+        event.hash,
+    )
+
+
+def _position(job_id: str, rows: Sequence[Row], version: int) -> Position:
+    if version <= 0:
+        return Position()
+    for row in rows:
+        if row.version == version:
+            return Position(version, row.hash, row.recorded_at)
+    raise DamagedLog(job_id, version, "missing")
+
+
+def _matches(head: Head, query: HeadQuery) -> bool:
+    columns = head.columns
+    wanted = [
+        (query.workflow, columns.workflow),
+        (query.status, columns.status),
+        (query.phase, columns.phase),
+        (query.key, columns.key),
+        (query.failed_sub_step, columns.failed_sub_step),
+    ]
+    return (
+        all(value is None or value == actual for value, actual in wanted)
+        and query.tags.items() <= columns.tags.items()
+        and (query.since is None or columns.created_at >= query.since)
+        and (query.before is None or head.job_id < query.before)
+    )
