@@ -1,0 +1,267 @@
+"""The log in PostgreSQL: the owner's append in one round trip, everybody else under the head's lock, leases by the
+database's time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+from uuid import uuid4
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from steplog.eventstore import postgres_schema as schema_of
+from steplog.eventstore import postgres_tables as tables
+from steplog.eventstore.chain import Position
+from steplog.eventstore.errors import (
+    DamagedLog,
+    JobNotFound,
+    JobOwned,
+    KeyConflict,
+    OutcomeUnknown,
+    WorkerDead,
+)
+from steplog.eventstore.events import Event
+from steplog.eventstore.postgres_connections import Connections, Run, again
+from steplog.eventstore.postgres_documents import batch_document, head_document, job_document
+from steplog.eventstore.process_identity import certainly_dead
+from steplog.eventstore.rows import Row
+from steplog.eventstore.store import (
+    Answer,
+    Append,
+    Beat,
+    Claim,
+    ClaimRule,
+    Code,
+    Head,
+    HeadQuery,
+    NewJob,
+    Proposal,
+    Rule,
+    StoredState,
+    Worker,
+    WorkerIdentity,
+)
+from steplog.eventstore.stream import read_to, tail_of
+
+PAGE_ROWS = 500
+"""How many events one query of `read` fetches; between pages no transaction is open."""
+
+NEIGHBOURS_WAIT_S = 0.2
+"""How long the other jobs of a batch wait for the answer of one whose head is locked."""
+
+_APPEND = "select place, job_id::text, code, version from {s}.append(%s)"
+_CREATE_JOB = "select code, job_id::text from {s}.create_job(%s)"
+_APPEND_TO_HEAD = "select from {s}.append_to_head(%s)"
+_NOW = "select {s}.instant(clock_timestamp())"
+_SECRETS = ("password", "sslpassword")
+
+
+class PostgresStore:
+    """The store in one schema of a PostgreSQL database. `migrate` makes the schema; nothing else does."""
+
+    def __init__(self, dsn: str, *, schema: str = "steplog", lock_timeout_s: float = 5.0) -> None:
+        self._schema = schema
+        self._lock_timeout_s = lock_timeout_s
+        self._connections = Connections(
+            dsn,
+            schema,
+            lock_timeout_s=lock_timeout_s,
+            check=lambda connection: schema_of.check(connection, schema),
+        )
+        self.url = _masked(dsn)
+
+    # --- the store itself --------------------------------------------------------------------------------------------
+
+    def migrate(self, *, dry_run: bool = False) -> list[str]:
+        applied = self._connections.migration(
+            lambda connection: schema_of.bring_up_to_date(connection, self._schema, dry_run=dry_run),
+            keep=not dry_run,
+        )
+        return [migration.title for migration in applied]
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def now(self) -> str:
+        return str(self._read(_NOW, [])[0][0])
+
+    # --- writing the log ---------------------------------------------------------------------------------------------
+
+    def create(self, job: NewJob) -> str:
+        document = job_document(job)
+        code, job_id = self._connections.transaction(lambda run: run(_CREATE_JOB, [document])[0])
+        if code == "worker dead":
+            raise WorkerDead(job.claim.worker_id if job.claim else "")
+        if code == "key conflict":
+            raise KeyConflict(job.columns.workflow, job.columns.key or "", job_id)
+        return str(job_id)
+
+    def append(self, batch: Sequence[Append]) -> list[Answer]:
+        answers = _answers(batch, again(lambda: self._connections.write(_APPEND, [batch_document(batch)])))
+        wait_s = self._lock_timeout_s if len(batch) == 1 else min(self._lock_timeout_s, NEIGHBOURS_WAIT_S)
+        return [
+            self._append_waiting(item, answer, wait_s) if answer.code is Code.BUSY else answer
+            for item, answer in zip(batch, answers, strict=True)
+        ]
+
+    def _append_waiting(self, item: Append, busy: Answer, wait_s: float) -> Answer:
+        """The same item alone, on another connection, once its head's lock is free; busy if it is not in time."""
+
+        def locked(run: Run) -> Answer:
+            tables.lock_head(run, item.job_id)
+            return _answers([item], run(_APPEND, [batch_document([item])]))[0]
+
+        try:
+            return self._connections.transaction_once(locked, lock_timeout_s=wait_s)
+        except psycopg.Error:
+            return busy
+
+    def append_locked(self, job_id: str, known: Position, rule: Rule, *, request_id: str | None = None) -> int:
+        def locked(run: Run) -> int:
+            head = tables.lock_head(run, job_id)
+            if request_id is not None:
+                version = tables.version_of_request(run, job_id, request_id)
+                if version is not None:
+                    return version
+            proposal = rule(head, _tail(run, head, known))
+            if proposal is None and request_id is None:
+                return head.version
+            return _store(run, head, proposal or Proposal([], head.columns), request_id=request_id)
+
+        return self._connections.transaction(locked)
+
+    def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
+        """Make the worker the job's owner, as the protocol says.
+
+        A worker may claim anew a job that it owns: its former claim is fenced.
+        """
+
+        def locked(run: Run) -> Claim:
+            head = tables.lock_head(run, job_id)
+            claimant = tables.find_worker(run, worker_id)
+            if claimant is None or claimant.state != "alive":
+                raise WorkerDead(worker_id)
+            if head.worker_id is not None and head.worker_id != worker_id:
+                _require_dead(run, head, head.worker_id)
+            claim = Claim(worker_id, head.epoch + 1, uuid4().hex)
+            _store(run, head, rule(head, _tail(run, head, known), claim), claim=claim)
+            return claim
+
+        return self._connections.transaction(locked)
+
+    # --- reading the log ---------------------------------------------------------------------------------------------
+
+    def head(self, job_id: str) -> Head:
+        return tables.get_head(self._read, job_id)
+
+    def heads(self, query: HeadQuery) -> list[Head]:
+        return tables.list_heads(self._read, query)
+
+    def find(self, suffix: str, limit: int = 10) -> list[str]:
+        return tables.job_ids_ending_in(self._read, suffix, limit)
+
+    def job_of_key(self, workflow: str | None, key: str) -> list[str]:
+        return tables.jobs_of_key(self._read, workflow, key)
+
+    def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
+        head = self.head(job_id)
+        end = head.version if until is None else min(until, head.version)
+        if after >= end:
+            return
+        start = self._position(job_id, after)
+        end_hash = head.hash if end == head.version else None
+        yield from read_to(job_id, self._rows(job_id, after, end), start, end, end_hash)
+
+    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
+        return tables.latest_state(self._read, job_id, reducer_version, until)
+
+    def save_state(self, stored: StoredState) -> None:
+        tables.insert_state(self._read, stored)
+
+    def _position(self, job_id: str, version: int) -> Position:
+        if version <= 0:
+            return Position()
+        rows = tables.rows_after(self._read, job_id, version - 1, version)
+        if not rows:
+            raise DamagedLog(job_id, version, "missing")
+        return Position(version, rows[0].hash, rows[0].recorded_at)
+
+    def _rows(self, job_id: str, after: int, until: int) -> Iterator[Row]:
+        while page := tables.rows_after(self._read, job_id, after, until, PAGE_ROWS):
+            yield from page
+            after = page[-1].version
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
+        """Make a worker known as alive. Raises WorkerDead if its id is used up: ids are never used again."""
+        tables.insert_worker(self._read, worker, lease_s)
+        stored = tables.find_worker(self._read, worker.worker_id)
+        if stored is None or stored.identity != worker or stored.state != "alive":
+            raise WorkerDead(worker.worker_id)
+
+    def beat(self, worker_id: str, lease_s: float) -> Beat:
+        answer = tables.beat(self._read, worker_id, lease_s)
+        if answer is None:
+            raise WorkerDead(worker_id)
+        return answer
+
+    def retire_worker(self, worker_id: str) -> None:
+        tables.end_worker(self._read, worker_id, "stopped")
+
+    def workers(self) -> list[Worker]:
+        return tables.list_workers(self._read)
+
+    @property
+    def _read(self) -> Run:
+        """Runs one statement that may be run twice."""
+        return self._connections.rows
+
+
+def _answers(batch: Sequence[Append], rows: Sequence[Sequence[Any]]) -> list[Answer]:
+    """The answers in the batch's order. Raises OutcomeUnknown unless each item has exactly its own."""
+    answers = [Answer(job_id, Code(code), version) for _, job_id, code, version in rows]
+    wanted = [(place, item.job_id) for place, item in enumerate(batch)]
+    if [(place, job_id) for place, job_id, *_ in rows] != wanted:
+        raise OutcomeUnknown(f"{len(rows)} answers came back that do not belong to the {len(batch)} appends sent")
+    return answers
+
+
+def _tail(run: Run, head: Head, known: Position) -> list[Event]:
+    return tail_of(head, tables.rows_after(run, head.job_id, known.version), known)
+
+
+def _store(
+    run: Run, head: Head, proposal: Proposal, *, claim: Claim | None = None, request_id: str | None = None
+) -> int:
+    """Put the proposal behind the locked head; the job's version after it."""
+    run(_APPEND_TO_HEAD, [head_document(head, proposal.events, proposal.columns, claim, request_id)])
+    return head.version + len(proposal.events)
+
+
+def _require_dead(run: Run, head: Head, owner_id: str) -> None:
+    """Declare the job's owner dead if it is. Raises JobOwned while it lives or may live."""
+    if tables.expire_worker(run, owner_id):
+        return
+    owner = tables.find_worker(run, owner_id)
+    if owner is None or owner.state != "alive":
+        return
+    if certainly_dead(owner.identity):
+        return tables.end_worker(run, owner_id, "dead")
+    where = f"on {owner.identity.host}, pid {owner.identity.pid}"
+    raise JobOwned(head.job_id, owner_id, owner.expires_at, where)
+
+
+def _masked(dsn: str) -> str:
+    """The address as a URL without its secrets."""
+    parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    user = quote(parts.pop("user", ""), safe="")
+    secret = ":***" if any(parts.pop(name, None) for name in _SECRETS) else ""
+    host, port, database = (parts.pop(name, "") for name in ("host", "port", "dbname"))
+    if "/" in host or "," in host:
+        parts["host"], host = host, ""
+    account = f"{user}{secret}@" if user or secret else ""
+    rest = f"?{urlencode(parts, safe='/,')}" if parts else ""
+    return f"postgresql://{account}{host}{f':{port}' if port else ''}/{quote(database)}{rest}"

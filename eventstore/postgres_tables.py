@@ -1,0 +1,277 @@
+"""One PostgreSQL table each: the statements on it, and its rows as the store's values. No transactions, no rules."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from steplog.eventstore.chain import Position
+from steplog.eventstore.errors import DamagedLog, JobNotFound, StoreError
+from steplog.eventstore.postgres_connections import Run
+from steplog.eventstore.postgres_documents import COLUMNS
+from steplog.eventstore.rows import Row
+from steplog.eventstore.store import Beat, Head, HeadColumns, HeadQuery, StoredState, Worker, WorkerIdentity
+
+_VERSION_MAX = (1 << 63) - 1
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+_HEAD = """
+select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, worker_id, workflow, status,
+       {s}.instant(created_at), {s}.instant(updated_at), mode, phase, last_error, failed_sub_step,
+       {s}.instant(wake_at), {s}.instant(ended_at), done, total, key, tags, priority, batch_id
+from {s}.jobs where job_id = %s
+"""
+
+_LOCK_HEAD = "select from {s}.jobs where job_id = %s for no key update"
+
+_HEADS = """
+select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, worker_id, workflow, status,
+       {s}.instant(created_at), {s}.instant(updated_at), mode, phase, last_error, failed_sub_step,
+       {s}.instant(wake_at), {s}.instant(ended_at), done, total, key, tags, priority, batch_id
+from {s}.jobs
+where (%(before)s::uuid is null or job_id < %(before)s)
+  and (%(workflow)s::text is null or workflow = %(workflow)s)
+  and (%(status)s::text is null or status = %(status)s)
+  and (%(phase)s::text is null or phase = %(phase)s)
+  and (%(key)s::text is null or key = %(key)s)
+  and (%(since)s::timestamptz is null or created_at >= %(since)s)
+  and (%(failed_sub_step)s::text is null or failed_sub_step = %(failed_sub_step)s)
+  and (%(tags)s::jsonb is null or tags @> %(tags)s)
+order by job_id desc limit %(limit)s
+"""
+
+_ENDING_IN = """
+select job_id::text from {s}.jobs
+where reverse(job_id::text) collate "C" like %s
+order by job_id desc limit %s
+"""
+
+
+def get_head(run: Run, job_id: str) -> Head:
+    """The job's row. Raises JobNotFound."""
+    rows = run(_HEAD, [job_uuid(job_id)])
+    if not rows:
+        raise JobNotFound(job_id)
+    return _head(rows[0])
+
+
+def lock_head(run: Run, job_id: str) -> Head:
+    """The job's row, which nobody else changes until the transaction ends. Raises JobNotFound."""
+    run(_LOCK_HEAD, [job_uuid(job_id)])
+    # Read by a statement of its own: its snapshot comes after the lock.
+    return get_head(run, job_id)
+
+
+def list_heads(run: Run, query: HeadQuery) -> list[Head]:
+    """Rows that match, newest first: ids are UUIDv7, so their order is that of creation."""
+    wanted = {
+        "before": query.before and job_uuid(query.before),
+        "workflow": query.workflow,
+        "status": query.status,
+        "phase": query.phase,
+        "key": query.key,
+        "since": query.since,
+        "failed_sub_step": query.failed_sub_step,
+        "tags": orjson.dumps(query.tags).decode() if query.tags else None,
+        "limit": max(query.limit, 0),
+    }
+    return [_head(row) for row in run(_HEADS, wanted)]
+
+
+def job_ids_ending_in(run: Run, suffix: str, limit: int) -> list[str]:
+    escaped = suffix[::-1].replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+    return [job_id for (job_id,) in run(_ENDING_IN, [f"{escaped}%", max(limit, 0)])]
+
+
+def job_uuid(job_id: str) -> str:
+    """The id itself. Raises JobNotFound where it is none that a job could have."""
+    try:
+        canonical = str(uuid.UUID(job_id))
+    except ValueError:
+        canonical = ""
+    if canonical != job_id:
+        raise JobNotFound(job_id)
+    return job_id
+
+
+def _head(row: Sequence[Any]) -> Head:
+    job_id, version, hash, recorded_at, epoch, claim_id, worker_id, *columns = row
+    values = dict(zip(COLUMNS, columns, strict=True))
+    return Head(job_id, version, hash, recorded_at, HeadColumns(**values), epoch, claim_id, worker_id)
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+_ROWS = """
+select version, event_id::text, type, schema_version, {s}.instant(recorded_at), data::text, hash
+from {s}.events where job_id = %s and version > %s and version <= %s
+order by version limit %s
+"""
+
+
+def rows_after(run: Run, job_id: str, after: int, until: int | None = None, limit: int | None = None) -> list[Row]:
+    found = run(_ROWS, [job_id, after, _VERSION_MAX if until is None else until, limit])
+    return [Row(*row) for row in found]
+
+
+# --- keys and requests -----------------------------------------------------------------------------------------------
+
+_JOBS_OF_KEY = """
+select job_id::text from {s}.job_keys
+where key = %(key)s and (%(workflow)s::text is null or workflow = %(workflow)s)
+order by job_id desc
+"""
+
+
+def jobs_of_key(run: Run, workflow: str | None, key: str) -> list[str]:
+    return [job_id for (job_id,) in run(_JOBS_OF_KEY, {"key": key, "workflow": workflow})]
+
+
+def version_of_request(run: Run, job_id: str, request_id: str) -> int | None:
+    rows = run("select version from {s}.requests where job_id = %s and request_id = %s", [job_id, request_id])
+    return int(rows[0][0]) if rows else None
+
+
+# --- stored states ---------------------------------------------------------------------------------------------------
+
+_LATEST_STATE = """
+select version, hash, {s}.instant(recorded_at), state::text from {s}.snapshots
+where job_id = %s and reducer_version = %s and version <= %s
+order by version desc limit 1
+"""
+
+_INSERT_STATE = """
+insert into {s}.snapshots (job_id, reducer_version, version, hash, recorded_at, state)
+values (%s, %s, %s, %s, %s, %s)
+on conflict do nothing
+"""
+
+
+def latest_state(run: Run, job_id: str, reducer_version: int, until: int | None) -> StoredState | None:
+    rows = run(_LATEST_STATE, [job_uuid(job_id), reducer_version, _VERSION_MAX if until is None else until])
+    if not rows:
+        return None
+    version, hash, recorded_at, text = rows[0]
+    try:
+        state = orjson.loads(text)
+    except ValueError as error:
+        raise DamagedLog(job_id, version, f"the state stored there is no JSON: {error}") from error
+    return StoredState(job_id, Position(version, hash, recorded_at), reducer_version, state)
+
+
+def insert_state(run: Run, stored: StoredState) -> None:
+    at = stored.position
+    # What is in a state came out of the log, where it was checked; it may nest deeper than a payload.
+    text = orjson.dumps(stored.state, option=orjson.OPT_SORT_KEYS).decode()
+    run(
+        _INSERT_STATE,
+        [job_uuid(stored.job_id), stored.reducer_version, at.version, at.hash, at.recorded_at, text],
+    )
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+_INSERT_WORKER = """
+insert into {s}.workers (worker_id, host, pid, boot_id, pid_namespace, process_started, state, expires_at)
+values (%s, %s, %s, %s, %s, %s, 'alive', clock_timestamp() + make_interval(secs => %s))
+on conflict (worker_id) do nothing
+"""
+
+_WORKER = """
+select worker_id, host, pid, boot_id, pid_namespace, process_started, state,
+       {s}.instant(started_at), {s}.instant(expires_at)
+from {s}.workers where worker_id = %s
+"""
+
+_WORKERS = """
+select worker_id, host, pid, boot_id, pid_namespace, process_started, state,
+       {s}.instant(started_at), {s}.instant(expires_at)
+from {s}.workers order by workers.started_at desc, worker_id desc
+"""
+
+_BEAT = """
+with beaten as (
+    update {s}.workers set expires_at = clock_timestamp() + make_interval(secs => %s)
+    where worker_id = %s and state = 'alive'
+    returning worker_id
+)
+select {s}.instant(clock_timestamp()), jobs.job_id::text, jobs.version, jobs.epoch
+from beaten left join {s}.jobs on jobs.worker_id = beaten.worker_id
+"""
+
+_EXPIRE_WORKER = """
+update {s}.workers set state = 'dead', ended_at = clock_timestamp()
+where worker_id = %s and state = 'alive' and expires_at < clock_timestamp()
+returning worker_id
+"""
+
+_END_WORKER = """
+update {s}.workers set state = %s, ended_at = clock_timestamp()
+where worker_id = %s and state = 'alive'
+"""
+
+
+class WorkerRow(NamedTuple):
+    """What a claim needs to know of a worker."""
+
+    identity: WorkerIdentity
+    state: Literal["alive", "dead", "stopped"]
+    expires_at: str
+
+
+def insert_worker(run: Run, worker: WorkerIdentity, lease_s: float) -> None:
+    """An id that is known already keeps its row."""
+    identity = [worker.worker_id, worker.host, worker.pid, worker.boot_id, worker.pid_namespace]
+    run(_INSERT_WORKER, [*identity, worker.process_started, lease_s])
+
+
+def find_worker(run: Run, worker_id: str) -> WorkerRow | None:
+    rows = run(_WORKER, [worker_id])
+    if not rows:
+        return None
+    *identity, state, _, expires_at = rows[0]
+    return WorkerRow(WorkerIdentity(*identity), state, expires_at)
+
+
+def list_workers(run: Run) -> list[Worker]:
+    return [
+        Worker(WorkerIdentity(*identity), state, started_at, expires_at)
+        for *identity, state, started_at, expires_at in run(_WORKERS, [])
+    ]
+
+
+def beat(run: Run, worker_id: str, lease_s: float) -> Beat | None:
+    """The renewed lease's answer, or None where the worker is not alive."""
+    rows = run(_BEAT, [lease_s, worker_id])
+    if not rows:
+        return None
+    return Beat(rows[0][0], {job_id: (version, epoch) for _, job_id, version, epoch in rows if job_id is not None})
+
+
+def expire_worker(run: Run, worker_id: str) -> bool:
+    """Declare the worker dead if its lease is over: one compare-and-set, so a lease renewed in between is kept."""
+    return bool(run(_EXPIRE_WORKER, [worker_id]))
+
+
+def end_worker(run: Run, worker_id: str, state: Literal["dead", "stopped"]) -> None:
+    """A worker ends once: one that has ended already keeps its state."""
+    run(_END_WORKER, [state, worker_id])
+
+
+# --- what the server promises ----------------------------------------------------------------------------------------
+
+
+def require_durable(run: Run) -> list[str]:
+    """Settings under which a power cut may damage what was acknowledged; StoreError where a mere crash loses it."""
+    ((synchronous_commit, fsync, full_page_writes),) = run(
+        "select current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')",
+        [],
+    )
+    if synchronous_commit == "off":
+        raise StoreError("synchronous_commit is off: what was acknowledged could be lost; turn it on for this role")
+    settings = {"fsync": fsync, "full_page_writes": full_page_writes}
+    return [name for name, value in settings.items() if value == "off"]
