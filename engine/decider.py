@@ -168,9 +168,7 @@ class _Deciding:
             phase = current_phase(self.state)
             if phase is None:
                 self.emit(ev.JobCompleted(warnings=self._warnings()))
-            elif self._park(phase):
-                return
-            elif not self._advance_phase(phase):
+            elif self._park(phase) or not self._advance_phase(phase):
                 return
 
     def _advance_phase(self, phase: str) -> bool:
@@ -308,7 +306,9 @@ class _Deciding:
     def _warnings(self) -> list[str]:
         steps = ((key, sub_step_of(self.state, key)) for key in self.shape.sub_steps)
         return [
-            f"{key} failed: {(step['error'] or {}).get('message', '')}" for key, step in steps if step["status"] == "failed"
+            f"{key} failed: {(step['error'] or {}).get('message', '')}"
+            for key, step in steps
+            if step["status"] == "failed"
         ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Concatenate, Generic, Protocol, cast, overload
+from typing import Any, Concatenate, Generic, Protocol, overload
 
 from typing_extensions import ParamSpec, TypeVar
 
@@ -79,7 +79,7 @@ class Options:
         self.when = when
         self.optional = optional
         self.retry = retry_of(retry)
-        self.on_interrupt = on_interrupt
+        self.on_interrupt: OnInterrupt = on_interrupt
         self.timeout_s = None if timeout is None else seconds_of(timeout)
         for edge in self.after:
             if not isinstance(edge, Produces):
@@ -102,9 +102,7 @@ class Decorator(Generic[I, C]):
         self, handler: Callable[Concatenate[Step[I, C], P], R], /
     ) -> SubStep[Concatenate[Step[I, C], P], R, R]: ...
     @overload
-    def __call__(
-        self, handler: Plain[P, Coroutine[Any, Any, R]], /
-    ) -> SubStep[P, Coroutine[Any, Any, R], R]: ...
+    def __call__(self, handler: Plain[P, Coroutine[Any, Any, R]], /) -> SubStep[P, Coroutine[Any, Any, R], R]: ...
     @overload
     def __call__(self, handler: Plain[P, R], /) -> SubStep[P, R, R]: ...
     def __call__(self, handler: Callable[..., Any], /) -> Any:
@@ -127,14 +125,13 @@ class Declares(Generic[I, C]):
         self, handler: Callable[Concatenate[Step[I, C], P], R], /
     ) -> SubStep[Concatenate[Step[I, C], P], R, R]: ...
     @overload
-    def sub_step(
-        self, handler: Plain[P, Coroutine[Any, Any, R]], /
-    ) -> SubStep[P, Coroutine[Any, Any, R], R]: ...
+    def sub_step(self, handler: Plain[P, Coroutine[Any, Any, R]], /) -> SubStep[P, Coroutine[Any, Any, R], R]: ...
     @overload
     def sub_step(self, handler: Plain[P, R], /) -> SubStep[P, R, R]: ...
     @overload
     def sub_step(
         self,
+        /,
         *,
         name: str | None = None,
         after: Iterable[Produces[Any]] = (),
@@ -216,6 +213,7 @@ class Definition(Declares[I, C]):
             raise DefinitionError(f"{sub_step.key} has an edge from {edge.key}, which is of another workflow")
         if order.index(edge.phase) > order.index(sub_step.phase):
             raise DefinitionError(f"{sub_step.key} has an edge from {edge.key}, which is of a later phase")
+
 
 AnyDefinition = Definition[Any, Any]
 

@@ -129,9 +129,7 @@ def bindings_of(handler: Callable[..., Any], where: str) -> Bindings:
     for name, resource in resources.items():
         if not is_async and is_async_provider(resource.provider):
             raise DefinitionError(f"{where}: {name!r} has an async provider, which only an async handler can use")
-    return Bindings(
-        wants_step, results, resources, hints.get("return", Any), is_async
-    )
+    return Bindings(wants_step, results, resources, hints.get("return", Any), is_async)
 
 
 def refuse_unfilled(handler: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from steplog.engine.config import store_url
 from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import Interrupted, InputRefused
+from steplog.engine.errors import InputRefused, Interrupted
 from steplog.engine.handle import JobHandle
 from steplog.engine.history import Loaded, load
 from steplog.engine.plan import plan_of

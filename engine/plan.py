@@ -32,9 +32,11 @@ def differences(recorded: Plan, current: Plan) -> list[str]:
 
 
 def _sub_step_differences(key: str, then: SubStepPlan, now: SubStepPlan) -> list[str]:
-    fields: tuple[Any, ...] = ("after", "needs", "defaults", "optional", "when")
+    before, after = dict(then), dict(now)
     return [
-        f"sub-step {key}: {name} was {then[name]} and is {now[name]}" for name in fields if then[name] != now[name]
+        f"sub-step {key}: {name} was {before[name]} and is {after[name]}"
+        for name in ("after", "needs", "defaults", "optional", "when")
+        if before[name] != after[name]
     ]
 
 

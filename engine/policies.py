@@ -48,7 +48,7 @@ class Retry:
             raise DefinitionError(f"a sub-step is tried at least once (attempts={self.attempts})")
         if self.factor < 1 or self.jitter < 0:
             raise DefinitionError(f"waits cannot shrink (factor={self.factor}, jitter={self.jitter})")
-        seconds_of(self.wait), seconds_of(self.max_wait)
+        self.plan()
 
     def plan(self) -> RetryPlan:
         """The policy as the plan records it."""

@@ -47,6 +47,7 @@ class AttemptChannel(Protocol):
 
     def checkpoint(self, cursor: Any) -> Awaitable[None]:
         """Record a cursor and the draft so far."""
+        ...
 
     def progress(self, done: float, total: float | None, note: str | None) -> None:
         """Record how far the attempt is."""
@@ -54,6 +55,7 @@ class AttemptChannel(Protocol):
     @property
     def cancelled(self) -> bool:
         """Whether the attempt's outcome no longer counts or the worker stops."""
+        ...
 
 
 class Step(Job[I_co, C_co]):

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from steplog.engine.decider import decide
 from steplog.engine.definition import AnyDefinition
@@ -90,10 +90,8 @@ class Worker:
         data: list[EventData] = []
         if resume_by is not None and state["status"] in STOPPED:
             data.append(JobResumed(by=resume_by))
-        reason = "resume" if data else "takeover" if former else "wake" if state["epoch"] else "first"
-        data.append(
-            JobClaimed(worker_id=self.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason=reason)
-        )
+        reason = _reason(state, resumed=bool(data))
+        data.append(JobClaimed(worker_id=self.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason=reason))
         for event in data:
             state = foresee(state, event, at)
         if former is None:
@@ -135,6 +133,14 @@ class Worker:
     def _lose_all(self, why: str) -> None:
         for _, runner in list(self._runners.values()):
             runner.lose_from_thread(why)
+
+
+def _reason(state: State, *, resumed: bool) -> Literal["first", "takeover", "wake", "resume"]:
+    if resumed:
+        return "resume"
+    if state["worker_id"] is not None:
+        return "takeover"
+    return "wake" if state["epoch"] else "first"
 
 
 def allowed_actions(state: State) -> list[str]:

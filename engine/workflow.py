@@ -15,6 +15,8 @@ from steplog.eventstore.store import Store
 
 I = TypeVar("I", default=NoInput)  # noqa: E741  # the field's usual letter for an input type
 C = TypeVar("C", bound=Context, default=Context)
+I_given = TypeVar("I_given")
+C_given = TypeVar("C_given", bound=Context)
 
 
 class Workflow(Definition[I, C]):
@@ -23,9 +25,11 @@ class Workflow(Definition[I, C]):
     @overload
     def __init__(self: Workflow[NoInput, Context], name: str, *, version: str = "1") -> None: ...
     @overload
-    def __init__(self: Workflow[NoInput, C], name: str, *, context: type[C], version: str = "1") -> None: ...
+    def __init__(
+        self: Workflow[NoInput, C_given], name: str, *, context: type[C_given], version: str = "1"
+    ) -> None: ...
     @overload
-    def __init__(self: Workflow[I, Context], name: str, *, input: type[I], version: str = "1") -> None: ...
+    def __init__(self: Workflow[I_given, Context], name: str, *, input: type[I_given], version: str = "1") -> None: ...
     @overload
     def __init__(self, name: str, *, input: type[I], context: type[C], version: str = "1") -> None: ...
     def __init__(

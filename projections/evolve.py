@@ -221,7 +221,9 @@ def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:
     state["total"] = state["done"] = 0
     for name, phase in state["phases"].items():
         if name in before:
-            phase.update({key: before[name][key] for key in ("status", "started_at", "completed_at")})  # type: ignore[typeddict-item,literal-required]  # the three keys are of PhaseState
+            phase["status"] = before[name]["status"]
+            phase["started_at"] = before[name]["started_at"]
+            phase["completed_at"] = before[name]["completed_at"]
             kept = {step: old for step, old in before[name]["sub_steps"].items() if step in phase["sub_steps"]}
             phase["sub_steps"].update(kept)
         settled = sum(step["status"] in SETTLED for step in phase["sub_steps"].values())
