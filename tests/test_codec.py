@@ -15,6 +15,7 @@ from uuid import UUID
 
 import orjson
 import pytest
+from payloads import same
 from pydantic import BaseModel, SecretStr
 
 from steplog.eventstore.codec import check_name, decode, encode, escape
@@ -203,17 +204,6 @@ def holders(value: object) -> list[tuple[object, str]]:
         ({"a": value}, "$.a"),
         ({"x": 0.5, "a": {"b": [{"c": value}]}}, "$.a.b[0].c"),
     ]
-
-
-def same(left: object, right: object) -> bool:
-    """Equal in value and in type, all the way down; 0.0 is not -0.0."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(item, right[key]) for key, item in left.items())
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    return repr(left) == repr(right)
 
 
 def refusal(value: object, **options: Any) -> PayloadRefused:
