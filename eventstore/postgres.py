@@ -53,7 +53,7 @@ NEIGHBOURS_WAIT_S = 0.2
 
 _APPEND = "select place, job_id::text, code, version from {s}.append(%s)"
 _CREATE_JOB = "select code, job_id::text from {s}.create_job(%s)"
-_APPEND_TO_HEAD = "select from {s}.append_to_head(%s)"
+_APPEND_TO_HEAD = "select true from {s}.append_to_head(%s)"
 _NOW = "select {s}.instant(clock_timestamp())"
 _SECRETS = ("password", "sslpassword")
 
@@ -258,7 +258,7 @@ def _masked(dsn: str) -> str:
     """The address as a URL without its secrets."""
     parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
     user = quote(parts.pop("user", ""), safe="")
-    secret = ":***" if any(parts.pop(name, None) for name in _SECRETS) else ""
+    secret = ":***" if [parts.pop(name) for name in _SECRETS if name in parts] else ""
     host, port, database = (parts.pop(name, "") for name in ("host", "port", "dbname"))
     if "/" in host or "," in host:
         parts["host"], host = host, ""

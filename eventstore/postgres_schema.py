@@ -49,7 +49,7 @@ def _begin(connection: Connection, schema: str) -> None:
     """One migrator at a time, and every name that follows in this schema."""
     connection.execute("select pg_advisory_xact_lock(hashtext('steplog migrations'), hashtext(%s))", [schema])
     # Asked first: CREATE SCHEMA IF NOT EXISTS wants the right to create one even where it is there.
-    if not connection.rows(b"select from pg_catalog.pg_namespace where nspname = %s", [schema]):
+    if not connection.rows(b"select true from pg_catalog.pg_namespace where nspname = %s", [schema]):
         connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
     # pg_temp comes last, or a temporary table could stand in for one of ours inside the functions.
     connection.execute(sql.SQL("set local search_path to {}, pg_temp").format(sql.Identifier(schema)))

@@ -26,7 +26,7 @@ select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, w
 from {s}.jobs where job_id = %s
 """
 
-_LOCK_HEAD = "select from {s}.jobs where job_id = %s for no key update"
+_LOCK_HEAD = "select true from {s}.jobs where job_id = %s for no key update"
 
 _HEADS = """
 select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, worker_id, workflow, status,
