@@ -21,8 +21,8 @@ class LogHarness(Protocol):
         """A further store object on the same log, as another process would have it; the harness closes it."""
         ...
 
-    def kill_worker(self, worker_id: str) -> None:
-        """The worker's process dies without a word. It was registered through a store of its own from `reopen`."""
+    def end_process(self, store: Store, worker_id: str) -> None:
+        """The process behind a store from `reopen` dies without a word, and with it the worker registered there."""
         ...
 
     def rewrite_rows(self, job_id: str, change: Callable[[list[Row]], list[Row]]) -> None:

@@ -1,0 +1,60 @@
+"""Stored states: kept once, found by reducer and version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compliance.log_case import LogCase
+
+from steplog.eventstore.chain import Position
+from steplog.eventstore.store import StoredState
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"in": value}
+    return value
+
+
+class StatesCompliance(LogCase):
+    def test_stored_state_comes_back_as_it_went_in(self) -> None:
+        job_id, _ = self.long_job()
+        state = {"b": [1, 1.0, None, "ü"], "a": nested(150), "big": (1 << 64) - 1}
+        stored = StoredState(job_id, self.position(job_id), 7, state)
+        self.store.save_state(stored)
+        assert self.store.load_state(job_id, 7) == stored
+        assert self.harness.reopen().load_state(job_id, 7) == stored
+
+    def test_latest_state_up_to_a_version_is_found(self) -> None:
+        job_id, _ = self.long_job()
+        for version in (2, 5, 4):
+            self.keep(job_id, version, {"at": version})
+        assert self.found(job_id) == 5
+        assert [self.found(job_id, until) for until in (1, 2, 3, 4, 5, 6)] == [None, 2, 2, 4, 5, 5]
+
+    def test_state_of_another_reducer_is_not_found(self) -> None:
+        job_id, _ = self.long_job()
+        self.keep(job_id, 3, {})
+        assert self.store.load_state(job_id, 8) is None
+        assert self.store.load_state(job_id, 6) is None
+
+    def test_state_stored_already_is_left_as_it_is(self) -> None:
+        job_id, _ = self.long_job()
+        self.keep(job_id, 3, {"value": "first"})
+        self.keep(job_id, 3, {"value": "second"})
+        stored = self.store.load_state(job_id, 7)
+        assert stored is not None
+        assert stored.state == {"value": "first"}
+
+    def test_job_without_stored_states_has_none(self) -> None:
+        assert self.store.load_state(self.new_job(), 7) is None
+        assert self.store.load_state(self.build.clock.new_id(), 7) is None
+
+    def keep(self, job_id: str, version: int, state: dict[str, Any]) -> None:
+        event = self.log(job_id)[version - 1]
+        self.store.save_state(StoredState(job_id, Position(version, event.hash, event.recorded_at), 7, state))
+
+    def found(self, job_id: str, until: int | None = None) -> int | None:
+        stored = self.store.load_state(job_id, 7, until)
+        return stored.position.version if stored else None

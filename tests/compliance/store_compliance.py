@@ -1,0 +1,28 @@
+"""The definition of a store: a class that passes this suite is one.
+
+To enrol, a test module has a fixture `harness` (a LogHarness) and an empty subclass of StoreCompliance.
+"""
+
+from __future__ import annotations
+
+from compliance.appending import AppendingCompliance
+from compliance.appending_locked import AppendingLockedCompliance
+from compliance.claiming import ClaimingCompliance
+from compliance.creating import CreatingCompliance
+from compliance.listing import ListingCompliance
+from compliance.reading import ReadingCompliance
+from compliance.states import StatesCompliance
+from compliance.workers import WorkersCompliance
+
+
+class StoreCompliance(
+    CreatingCompliance,
+    AppendingCompliance,
+    AppendingLockedCompliance,
+    ClaimingCompliance,
+    ReadingCompliance,
+    ListingCompliance,
+    StatesCompliance,
+    WorkersCompliance,
+):
+    """Everything a store does."""

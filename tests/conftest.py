@@ -1,0 +1,20 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite(
+    "log_builder",
+    "compliance.appending",
+    "compliance.appending_locked",
+    "compliance.claiming",
+    "compliance.creating",
+    "compliance.listing",
+    "compliance.log_case",
+    "compliance.reading",
+    "compliance.states",
+    "compliance.workers",
+)
+
+pytest_plugins = ["hypothesis_profiles", "postgres_fixtures"]
