@@ -15,10 +15,11 @@ from steplog.engine import facts as fact
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later
-from steplog.projections.evolve import OPERATOR, foresee
+from steplog.projections.context_rules import OPERATOR
+from steplog.projections.evolve import Evolution
 from steplog.projections.plan import Key, RetryPlan, Shape, split_key
-from steplog.projections.readiness import blocking_failure, readiness, sub_step_of
-from steplog.projections.state import SETTLED, State, SubStepState, current_phase
+from steplog.projections.readiness import blocking_failure, in_order, sub_step_of, unmet_needs
+from steplog.projections.state import State, SubStepState, current_phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +51,18 @@ def next_due(state: State) -> str | None:
     phase = current_phase(state)
     if phase is None or state["status"] != "running":
         return None
-    due = (step["retry_at"] for step in state["phases"][phase]["sub_steps"].values() if step["status"] == "retrying")
+    of_phase = state["phases"][phase]
+    due = (of_phase["sub_steps"][name]["retry_at"] for name in of_phase["active"])
     return min((instant for instant in due if instant), default=None)
 
 
 def in_progress(state: State) -> list[AttemptId]:
     """Every attempt that was started and has no outcome."""
     return [
-        AttemptId(phase, name, step["generation"], step["attempts"])
+        AttemptId(phase, name, of_phase["sub_steps"][name]["generation"], of_phase["sub_steps"][name]["attempts"])
         for phase, of_phase in state["phases"].items()
-        if of_phase["status"] == "in_progress"
-        for name, step in of_phase["sub_steps"].items()
-        if step["status"] == "in_progress"
+        for name in of_phase["active"]
+        if of_phase["sub_steps"][name]["status"] == "in_progress"
     ]
 
 
@@ -69,7 +70,7 @@ class _Deciding:
     """One decision in the making."""
 
     def __init__(self, state: State, shape: Shape, now: str, situation: Situation) -> None:
-        self.state = state
+        self.evolution = Evolution(state)
         self.shape = shape
         self.now = now
         self.situation = situation
@@ -77,9 +78,13 @@ class _Deciding:
         self.questions: list[Key] = []
         self.answers: dict[Key, Any] = {}
 
+    @property
+    def state(self) -> State:
+        return self.evolution.state
+
     def emit(self, data: ev.EventData) -> None:
         self.events.append(data)
-        self.state = foresee(self.state, data, self.now)
+        self.evolution.foresee(data, self.now)
 
     # --- facts -------------------------------------------------------------------------------------------------------
 
@@ -181,7 +186,7 @@ class _Deciding:
                 return False
             self.emit(ev.PhaseCompleted(phase=phase))
             return True
-        if any(step["status"] in _AT_WORK for step in self.state["phases"][phase]["sub_steps"].values()):
+        if self.state["phases"][phase]["active"]:
             return False
         self._fail_phase(phase, failure)
         return True
@@ -214,48 +219,47 @@ class _Deciding:
         return cause is not None
 
     def _cause_to_park(self, phase: str) -> tuple[Any, Key, str] | None:
-        for key in self.shape.of_phase[phase]:
+        for key, fields in self.state["refused"].items():
+            return "context conflict", key, f"{key} wrote {', '.join(fields)}, which a sibling or a person had written"
+        active = in_order(self.shape, phase, self.state["phases"][phase]["active"])
+        for key in active:
             sub_step = sub_step_of(self.state, key)
-            if sub_step["refused"]:
-                fields = ", ".join(sub_step["refused"])
-                return "context conflict", key, f"{key} wrote {fields}, which a sibling or a person had written"
-            if sub_step["status"] == "interrupted":
-                if sub_step["interruptions"] >= self.situation.interruptions_max:
-                    return "crash loop", key, f"{key} was interrupted {sub_step['interruptions']} times"
-                if sub_step["interruptions"] and self.shape.sub_steps[key]["on_interrupt"] == "hold":
-                    return "held interruption", key, f"{key} was interrupted and its effect may have happened"
-        for key in self.shape.of_phase[phase]:
+            if sub_step["status"] != "interrupted" or not sub_step["interruptions"]:
+                continue
+            if sub_step["interruptions"] >= self.situation.interruptions_max:
+                return "crash loop", key, f"{key} was interrupted {sub_step['interruptions']} times"
+            if self.shape.sub_steps[key]["on_interrupt"] == "hold":
+                return "held interruption", key, f"{key} was interrupted and its effect may have happened"
+        for key in active:
             if key in self.situation.stuck:
                 return "stuck handler", key, f"{key} timed out and its handler does not end"
         return None
 
     def _skip_unmet(self, phase: str) -> None:
-        for key in self.shape.of_phase[phase]:
-            if sub_step_of(self.state, key)["status"] == "pending":
-                ready = readiness(self.state, self.shape, key)
-                if ready.verdict == "unmet":
-                    needs = ", ".join(split_key(edge)[1] for edge in ready.edges)
-                    self._skip(key, "unmet need", f"needs {needs}")
+        for key in in_order(self.shape, phase, self.state["phases"][phase]["ready"]):
+            unmet = unmet_needs(self.state, self.shape, key)
+            if unmet:
+                self._skip(key, "unmet need", f"needs {', '.join(split_key(edge)[1] for edge in unmet)}")
 
     def _start_ready(self, phase: str, *, restarts_only: bool) -> None:
-        plan = self.shape.phases[phase]
+        """Start what is due, and ask what cannot start before its condition has answered."""
         self.questions = []
-        room = plan.get("parallel", len(plan["sub_steps"])) - sum(of.phase == phase for of in in_progress(self.state))
-        for key in self.shape.of_phase[phase]:
+        of_phase = self.state["phases"][phase]
+        names = [*of_phase["active"], *(() if restarts_only else of_phase["ready"])]
+        busy = sum(of_phase["sub_steps"][name]["status"] == "in_progress" for name in of_phase["active"])
+        room = self.shape.phases[phase].get("parallel", len(self.shape.sub_steps)) - busy
+        for key in in_order(self.shape, phase, names):
             if room <= 0:
                 return
             sub_step = sub_step_of(self.state, key)
-            if self._startable(key, sub_step, restarts_only) and self._start(key, sub_step):
+            if self._startable(key, sub_step) and self._start(key, sub_step):
                 room -= 1
 
-    def _startable(self, key: Key, sub_step: SubStepState, restarts_only: bool) -> bool:
-        if sub_step["status"] in SETTLED or sub_step["status"] == "in_progress" or key in self.situation.occupied:
-            return False
-        if sub_step["retry_at"] is not None and sub_step["retry_at"] > self.now:
-            return False
-        if sub_step["status"] == "pending":
-            return not restarts_only and readiness(self.state, self.shape, key).verdict == "ready"
-        return sub_step["status"] in ("retrying", "interrupted")
+    def _startable(self, key: Key, sub_step: SubStepState) -> bool:
+        due = sub_step["retry_at"] is None or sub_step["retry_at"] <= self.now
+        return (
+            sub_step["status"] in ("pending", "retrying", "interrupted") and due and key not in self.situation.occupied
+        )
 
     def _start(self, key: Key, sub_step: SubStepState) -> bool:
         """Start the next attempt, or settle it by its condition; whether an attempt started."""
@@ -311,8 +315,6 @@ class _Deciding:
             if step["status"] == "failed"
         ]
 
-
-_AT_WORK = frozenset({"in_progress", "retrying", "interrupted"})
 
 _INTERRUPTED: fact.ErrorData = {
     "type": "Interrupted",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, Generic, Protocol, overload
 
 from typing_extensions import ParamSpec, TypeVar
@@ -171,6 +171,7 @@ class Phase(Declares[I, C]):
         for edge in (*options.after, *(marker.sub_step for marker in sub_step.bindings.results.values())):
             self.workflow.check_edge(sub_step, edge)
         self.sub_steps[name] = sub_step
+        self.workflow.sub_steps[sub_step.key] = sub_step
         return sub_step
 
 
@@ -183,6 +184,7 @@ class Definition(Declares[I, C]):
         self.input_type = input_type
         self.context_type = context_type
         self.phases: dict[str, Phase[I, C]] = {}
+        self.sub_steps: dict[Key, AnySubStep] = {}
 
     def phase(self, name: str, *, description: str | None = None, parallel: int | None = None) -> Phase[I, C]:
         """Declare the next phase; `parallel` bounds how many of its sub-steps run at once."""
@@ -200,11 +202,6 @@ class Definition(Declares[I, C]):
         if MAIN_PHASE not in self.phases:
             self.phase(MAIN_PHASE)
         return self.phases[MAIN_PHASE]._declare(handler, options)
-
-    @property
-    def sub_steps(self) -> Mapping[Key, AnySubStep]:
-        """Every declared sub-step by key, in order."""
-        return {step.key: step for phase in self.phases.values() for step in phase.sub_steps.values()}
 
     def check_edge(self, sub_step: AnySubStep, edge: Produces[Any]) -> None:
         """Raise DefinitionError for an edge from another workflow or from a later phase."""

@@ -28,7 +28,7 @@ from steplog.eventstore.codec import check_name, encode
 from steplog.eventstore.connect import open_store
 from steplog.eventstore.events import Event, EventData, JobClaimed, JobCreated
 from steplog.eventstore.store import NewJob, Store
-from steplog.projections.evolve import evolve, foresee
+from steplog.projections.evolve import Evolution, evolve
 from steplog.projections.head import head_of
 from steplog.projections.state import ENDED, STOPPED, State
 
@@ -125,7 +125,9 @@ def _prepare(worker: Worker, definition: AnyDefinition, input: Any, key: str | N
     claim = worker.first_claim()
     claimed = JobClaimed(worker_id=claim.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason="first")
     job_id, at = worker.clock.new_id(), worker.clock.now()
-    state = foresee(_created(job_id, created, at), claimed, at)
+    evolution = Evolution(_created(job_id, created, at))
+    evolution.foresee(claimed, at)
+    state = evolution.state
     events = seal(job_id, Position(), [created, claimed], at, worker.clock)
     owned = Owned(Loaded(state, end_of(events, Position())), claim, definition)
     return owned, NewJob(job_id, events, head_of(state), sha256(encode(input)).hexdigest(), claim)

@@ -23,7 +23,7 @@ from steplog.eventstore.events import Event, EventData, JobClaimed, JobResumed
 from steplog.eventstore.process_identity import own_identity
 from steplog.eventstore.store import Claim, Head, Proposal, Store
 from steplog.eventstore.writer import Writer
-from steplog.projections.evolve import fold, foresee
+from steplog.projections.evolve import Evolution, fold
 from steplog.projections.head import head_of
 from steplog.projections.plan import Shape
 from steplog.projections.state import ENDED, STOPPED, State
@@ -92,12 +92,13 @@ class Worker:
             data.append(JobResumed(by=resume_by))
         reason = _reason(state, resumed=bool(data))
         data.append(JobClaimed(worker_id=self.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason=reason))
+        evolution = Evolution(state)
         for event in data:
-            state = foresee(state, event, at)
+            evolution.foresee(event, at)
         if former is None:
-            return data, state
+            return data, evolution.state
         quiet = Situation(stopping=True)
-        decision = decide(state, Shape.of(state["plan"]), [Interrupted("owner died", former)], at, quiet)
+        decision = decide(evolution.state, Shape.of(state["plan"]), [Interrupted("owner died", former)], at, quiet)
         return [*data, *decision.events], decision.state
 
     def _refuse_other_plan(self, state: State, definition: AnyDefinition) -> None:

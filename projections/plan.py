@@ -62,6 +62,8 @@ class Shape:
     phases: dict[str, PhasePlan]
     sub_steps: dict[Key, SubStepPlan]
     of_phase: dict[str, tuple[Key, ...]]
+    place: dict[Key, int]
+    """Where each sub-step stands in the order of declaration."""
     ancestors: dict[Key, frozenset[Key]]
     """Every sub-step that one has an edge from, directly or through others."""
 
@@ -77,7 +79,7 @@ class Shape:
         of_phase = {
             name: tuple(key_of(name, step["name"]) for step in phase["sub_steps"]) for name, phase in phases.items()
         }
-        return Shape(phases, sub_steps, of_phase, ancestors)
+        return Shape(phases, sub_steps, of_phase, {key: place for place, key in enumerate(sub_steps)}, ancestors)
 
 
 def key_of(phase: str, sub_step: str) -> Key:

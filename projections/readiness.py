@@ -1,41 +1,33 @@
-"""What a sub-step's edges say about it in a state: the one rule that the decider and the resume point share."""
+"""What a sub-step's edges and its phase's failures say about it: the rules that deciding and the resume point share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
 
-from steplog.projections.plan import Key, Shape, split_key
+from steplog.projections.plan import Key, Shape, key_of, split_key
 from steplog.projections.state import SETTLED, State, SubStepState
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether a sub-step's edges are met; `edges` are those that are not, or will never be."""
-
-    verdict: Literal["ready", "waiting", "unmet"]
-    edges: tuple[Key, ...] = ()
+def in_order(shape: Shape, phase: str, names: Iterable[str]) -> list[Key]:
+    """Keys of a phase's sub-steps, in the order of declaration."""
+    return sorted((key_of(phase, name) for name in names), key=shape.place.__getitem__)
 
 
-READY = Readiness("ready")
-
-
-def readiness(state: State, shape: Shape, key: Key) -> Readiness:
-    """`ready` once every edge is met, `unmet` once an edge of data can no longer be, else `waiting`.
-
-    An `after` edge is met when its sub-step has settled, a `needs` edge when it completed, or merely settled if the
-    need has a default.
-    """
+def open_edges(state: State, shape: Shape, key: Key) -> list[Key]:
+    """Edges that lead to something that has not settled."""
     step = shape.sub_steps[key]
-    waiting = [edge for edge in (*step["after"], *step["needs"]) if sub_step_of(state, edge)["status"] not in SETTLED]
-    unmet = [
+    edges = dict.fromkeys((*step["after"], *step["needs"]))
+    return [edge for edge in edges if sub_step_of(state, edge)["status"] not in SETTLED]
+
+
+def unmet_needs(state: State, shape: Shape, key: Key) -> list[Key]:
+    """Edges of data without a default that lead to something skipped or failed: they will never be met."""
+    step = shape.sub_steps[key]
+    return [
         edge
         for edge in step["needs"]
         if edge not in step["defaults"] and sub_step_of(state, edge)["status"] in ("failed", "skipped")
     ]
-    if unmet:
-        return Readiness("unmet", tuple(unmet))
-    return Readiness("waiting", tuple(dict.fromkeys(waiting))) if waiting else READY
 
 
 def sub_step_of(state: State, key: Key) -> SubStepState:
@@ -46,7 +38,5 @@ def sub_step_of(state: State, key: Key) -> SubStepState:
 
 def blocking_failure(state: State, shape: Shape, phase: str) -> Key | None:
     """The first failed sub-step of the phase that the job cannot go on without."""
-    for key in shape.of_phase[phase]:
-        if sub_step_of(state, key)["status"] == "failed" and not shape.sub_steps[key]["optional"]:
-            return key
-    return None
+    failed = in_order(shape, phase, state["phases"][phase]["failed"])
+    return next((key for key in failed if not shape.sub_steps[key]["optional"]), None)

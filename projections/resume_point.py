@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from steplog.projections.plan import Key, Shape
-from steplog.projections.readiness import readiness, sub_step_of
+from steplog.projections.readiness import open_edges, sub_step_of
 from steplog.projections.state import ENDED, STOPPED, State, SubStepState, current_phase
 
 _BECAUSE = {
@@ -48,11 +48,11 @@ def _next(state: State, shape: Shape, key: Key, run: list[dict[str, Any]], waiti
         if sub_step["wait"]:
             waiting.append({"sub_step": key, "for": _wait(sub_step)})
         return
-    ready = readiness(state, shape, key)
+    edges = open_edges(state, shape, key)
     if state["status"] in STOPPED:
         waiting.append({"sub_step": key, "for": f"a person: the job is {state['status']}"})
-    elif ready.verdict != "ready" and not sub_step["attempts"]:
-        waiting.append({"sub_step": key, "for": ", ".join(ready.edges)})
+    elif edges and not sub_step["attempts"]:
+        waiting.append({"sub_step": key, "for": ", ".join(edges)})
     else:
         run.append(
             {

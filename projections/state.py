@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-from steplog.projections.plan import Plan
+from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
 REDUCER_VERSION = 1
 """Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
@@ -64,20 +64,27 @@ class SubStepState(TypedDict):
     progress: dict[str, Any] | None
     cursor: Any
     draft: dict[str, Any] | None
-    refused: dict[str, Any] | None
-    """Context fields it wrote that somebody else had written without an edge between them."""
     wait: Wait | None
     items: dict[str, Any] | None
     compensation: dict[str, Any] | None
 
 
 class PhaseState(TypedDict):
-    """A phase and how many of its sub-steps have not settled."""
+    """A phase. `ready`, `active` and `failed` are sets of sub-step names: what deciding looks at, so that it costs what
+    changed and not what exists.
+    """
 
     status: PhaseStatus
     started_at: str | None
     completed_at: str | None
     unsettled: int
+    ready: dict[str, bool]
+    """Pending, and every edge leads to something settled."""
+    active: dict[str, bool]
+    """In progress, retrying, interrupted or waiting."""
+    failed: dict[str, bool]
+    open_edges: dict[str, int]
+    """How many edges lead to something that has not settled; those with none are left out."""
     sub_steps: dict[str, SubStepState]
 
 
@@ -113,12 +120,16 @@ class State(TypedDict):
     requested: str | None
     """`pause` or `cancel` while that was asked for and is not done."""
     context: dict[str, Any]
+    refused: dict[str, dict[str, Any]]
+    """By sub-step, context fields it wrote that something without an edge to it had written; a person decides."""
     writers: dict[str, dict[str, int]]
     """By context field, the version at which each writer (a sub-step's key, or "" for a person) last wrote it."""
     signals: dict[str, list[dict[str, Any]]]
     last_error: str | None
     done: int
     total: int
+    dependents: dict[Key, list[Key]]
+    """By sub-step, those that have an edge from it."""
     phases: dict[str, PhaseState]
 
 
@@ -144,7 +155,6 @@ def new_sub_step() -> SubStepState:
         progress=None,
         cursor=None,
         draft=None,
-        refused=None,
         wait=None,
         items=None,
         compensation=None,
@@ -153,16 +163,32 @@ def new_sub_step() -> SubStepState:
 
 def new_phases(plan: Plan) -> dict[str, PhaseState]:
     """The phases of a plan before anything ran."""
-    return {
-        phase["name"]: PhaseState(
-            status="pending",
-            started_at=None,
-            completed_at=None,
-            unsettled=len(phase["sub_steps"]),
-            sub_steps={step["name"]: new_sub_step() for step in phase["sub_steps"]},
-        )
-        for phase in plan["phases"]
-    }
+    return {phase["name"]: _new_phase(phase) for phase in plan["phases"]}
+
+
+def _new_phase(plan: PhasePlan) -> PhaseState:
+    edges = {step["name"]: len({*step["after"], *step["needs"]}) for step in plan["sub_steps"]}
+    return PhaseState(
+        status="pending",
+        started_at=None,
+        completed_at=None,
+        unsettled=len(edges),
+        ready={name: True for name in edges if not edges[name]},
+        active={},
+        failed={},
+        open_edges={name: count for name, count in edges.items() if count},
+        sub_steps={name: new_sub_step() for name in edges},
+    )
+
+
+def dependents_of(plan: Plan) -> dict[Key, list[Key]]:
+    """By sub-step, those that have an edge from it; those with none are left out."""
+    found: dict[Key, list[Key]] = {}
+    for phase in plan["phases"]:
+        for step in phase["sub_steps"]:
+            for edge in dict.fromkeys((*step["after"], *step["needs"])):
+                found.setdefault(edge, []).append(key_of(phase["name"], step["name"]))
+    return found
 
 
 def current_phase(state: State) -> str | None:

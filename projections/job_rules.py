@@ -1,0 +1,202 @@
+"""How events of the job itself, its context, input and signals change the state, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from steplog.eventstore.errors import DamagedLog
+from steplog.eventstore.events import Event
+from steplog.projections.context_rules import OPERATOR, write_context
+from steplog.projections.plan import Plan
+from steplog.projections.state import State, SubStepState, dependents_of, new_phases
+from steplog.projections.sub_step_rules import status_changes
+
+Rule = Callable[[State, Event, dict[str, Any]], None]
+
+
+def begin(event: Event) -> State:
+    """The state after a log's first event. Raises DamagedLog where that is none."""
+    if event.type not in ("JobCreated", "JobForked") or event.version != 1:
+        raise DamagedLog(event.job_id, event.version, f"a log begins with JobCreated or JobForked, not {event.type}")
+    data = event.data
+    context = dict(data.get("context", {}))
+    return State(
+        job_id=event.job_id,
+        version=event.version,
+        recorded_at=event.recorded_at,
+        created_at=event.recorded_at,
+        ended_at=None,
+        workflow=data["workflow"],
+        workflow_version=data["workflow_version"],
+        mode=data.get("mode", "engine"),
+        plan=data["plan"],
+        input=data.get("input"),
+        key=data.get("key"),
+        tags=data.get("tags", {}),
+        priority=data.get("priority", 0),
+        run_at=data.get("run_at"),
+        batch_id=data.get("batch_id"),
+        traceparent=data.get("traceparent"),
+        origin=_origin(data) if event.type == "JobForked" else None,
+        status="queued",
+        reason=None,
+        error=None,
+        warnings=[],
+        worker_id=None,
+        epoch=0,
+        wake_at=data.get("run_at"),
+        requested=None,
+        context=context,
+        refused={},
+        writers={name: {OPERATOR: event.version} for name in context},
+        signals={},
+        last_error=None,
+        done=0,
+        total=sum(len(phase["sub_steps"]) for phase in data["plan"]["phases"]),
+        dependents=dependents_of(data["plan"]),
+        phases=new_phases(data["plan"]),
+    )
+
+
+def _origin(data: dict[str, Any]) -> dict[str, Any]:
+    return {"job_id": data["from_job_id"], "version": data["from_version"], "inherited": data["inherited"]}
+
+
+def _claimed(state: State, event: Event, data: dict[str, Any]) -> None:
+    state["status"] = "running"
+    state["worker_id"] = data["worker_id"]
+    state["epoch"] = data["epoch"]
+    state["wake_at"] = None
+
+
+def _released(state: State, event: Event, data: dict[str, Any]) -> None:
+    state["wake_at"] = data.get("wake_at")
+    state["status"] = "waiting" if state["wake_at"] else "queued"
+    state["worker_id"] = None
+
+
+def _requested(what: str) -> Rule:
+    def rule(state: State, event: Event, data: dict[str, Any]) -> None:
+        state["requested"] = what
+
+    return rule
+
+
+def _stop(state: State, status: Any, reason: str | None) -> None:
+    state["status"] = status
+    state["reason"] = reason
+    state["worker_id"] = None
+    state["requested"] = None
+
+
+def _paused(state: State, event: Event, data: dict[str, Any]) -> None:
+    _stop(state, "paused", data.get("reason"))
+
+
+def _parked(state: State, event: Event, data: dict[str, Any]) -> None:
+    detail = data.get("detail")
+    _stop(state, "parked", f"{data['reason']}: {detail}" if detail else data["reason"])
+
+
+def _failed(state: State, event: Event, data: dict[str, Any]) -> None:
+    _stop(state, "failed", None)
+    state["error"] = {**data["error"], "phase": data["phase"], "sub_step": data["sub_step"]}
+
+
+def _cancelled(state: State, event: Event, data: dict[str, Any]) -> None:
+    _stop(state, "cancelled", data.get("reason"))
+    state["ended_at"] = event.recorded_at
+
+
+def _completed(state: State, event: Event, data: dict[str, Any]) -> None:
+    _stop(state, "completed", None)
+    state["warnings"] = data.get("warnings", [])
+    state["ended_at"] = event.recorded_at
+
+
+def _reopened(state: State, event: Event, data: dict[str, Any]) -> None:
+    state["status"] = "queued"
+    state["reason"] = None
+    state["error"] = None
+    state["requested"] = None
+    state["ended_at"] = None
+
+
+def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
+    """What stopped the job gets another chance: failures that count a new budget, interruptions a new count."""
+    _reopened(state, event, data)
+    state["refused"] = {}
+    for plan in state["plan"]["phases"]:
+        phase = state["phases"][plan["name"]]
+        for name in phase["active"]:
+            phase["sub_steps"][name]["interruptions"] = 0
+        if phase["status"] == "failed":
+            phase["status"] = "in_progress"
+            phase["completed_at"] = None
+            for step in plan["sub_steps"]:
+                if step["name"] in phase["failed"] and not step["optional"]:
+                    _try_again(status_changes(state, plan["name"], step["name"], "pending"))
+
+
+def _try_again(sub_step: SubStepState) -> None:
+    sub_step["failures"] = 0
+    sub_step["completed_at"] = None
+
+
+def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:
+    plan: Plan = data["plan"]
+    before = state["phases"]
+    state["plan"] = plan
+    state["workflow_version"] = data["workflow_version"]
+    state["dependents"] = dependents_of(plan)
+    state["phases"] = new_phases(plan)
+    state["total"] = sum(len(phase["sub_steps"]) for phase in plan["phases"])
+    state["done"] = 0
+    for name, phase in state["phases"].items():
+        old = before.get(name)
+        if old is None:
+            continue
+        phase["status"] = old["status"]
+        phase["started_at"] = old["started_at"]
+        phase["completed_at"] = old["completed_at"]
+        for step in phase["sub_steps"].keys() & old["sub_steps"].keys():
+            kept = old["sub_steps"][step]
+            status_changes(state, name, step, kept["status"])
+            phase["sub_steps"][step] = kept
+        if phase["status"] == "completed" and phase["unsettled"]:
+            phase["status"] = "in_progress"
+
+
+def _context_changed(state: State, event: Event, data: dict[str, Any]) -> None:
+    writer = f"{data['phase']}/{data['sub_step']}" if "sub_step" in data else OPERATOR
+    write_context(state, data, (writer, event.version))
+
+
+def _input_changed(state: State, event: Event, data: dict[str, Any]) -> None:
+    state["input"] = data["input"]
+
+
+def _signal_received(state: State, event: Event, data: dict[str, Any]) -> None:
+    state["signals"].setdefault(data["name"], []).append(
+        {"signal_id": data["signal_id"], "payload": data.get("payload"), "version": event.version}
+    )
+
+
+JOB_RULES: dict[str, Rule] = {
+    "JobClaimed": _claimed,
+    "JobReleased": _released,
+    "JobPauseRequested": _requested("pause"),
+    "JobPaused": _paused,
+    "JobResumed": _resumed,
+    "JobCancelRequested": _requested("cancel"),
+    "JobCancelled": _cancelled,
+    "JobReopened": _reopened,
+    "JobParked": _parked,
+    "PlanAdopted": _plan_adopted,
+    "JobCompleted": _completed,
+    "JobFailed": _failed,
+    "ContextChanged": _context_changed,
+    "InputChanged": _input_changed,
+    "SignalReceived": _signal_received,
+}
