@@ -183,7 +183,7 @@ def _inherited(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step = _settled(state, event, data, data["status"])
     sub_step["generation"] = sub_step["key_generation"] = data["generation"]
     for name in ("attempts", "result", "error", "reason", "idempotency_key", "started_at", "completed_at"):
-        sub_step[name] = data.get(name)  # type: ignore[literal-required]  # the event has these fields of the state
+        sub_step[name] = data.get(name)
     for name in data.get("context_written", []):
         state["writers"].setdefault(name, {})[f"{data['phase']}/{data['sub_step']}"] = event.version
 
