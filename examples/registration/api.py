@@ -31,6 +31,7 @@ from steplog.examples.registration.places import (
 REQUEST_TIMEOUT_S = 300.0
 HEALTH_TIMEOUT_S = 2.0
 START_TIMEOUT_S = 20.0
+POLL_S = 0.02
 
 _starting = threading.Lock()
 """The threads of one process start at most one service; the service's own lock keeps other processes out."""
@@ -87,10 +88,11 @@ def local_service(folder: Path) -> str:
     """The address of the folder's own service, which is started if it is not running."""
     with _starting:
         url = running_service(folder)
-        if url is None:
-            _start(folder)
-            url = _wait_for(folder)
-        return url
+        if url is not None:
+            return url
+        service = start_service(folder)
+        threading.Thread(target=service.wait, name="registration service", daemon=True).start()
+        return wait_for_service(folder)
 
 
 def running_service(folder: Path) -> str | None:
@@ -104,12 +106,12 @@ def running_service(folder: Path) -> str | None:
     return url if health.get("instance") == address["instance"] else None
 
 
-def _start(folder: Path) -> None:
-    """Start the service in a session of its own: it outlives this process and serves the next one."""
+def start_service(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the folder's service in a session of its own: it outlives this process and serves the next one."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "steplog.examples.registration.service", "--folder", str(folder)]
+    command = [sys.executable, "-m", "steplog.examples.registration.service", "--folder", str(folder.absolute())]
     with error_log(folder).open("ab") as errors:
-        service = subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -117,16 +119,16 @@ def _start(folder: Path) -> None:
             cwd="/",
             start_new_session=True,
         )
-    threading.Thread(target=service.wait, name="registration service", daemon=True).start()
 
 
-def _wait_for(folder: Path) -> str:
+def wait_for_service(folder: Path) -> str:
+    """The address of the folder's service once it answers. Raises RequestFailed where it does not come up."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         url = running_service(folder)
         if url is not None:
             return url
-        time.sleep(0.02)
+        time.sleep(POLL_S)
     raise RequestFailed("local service", f"did not come up within {START_TIMEOUT_S:g} s (see {error_log(folder)})")
 
 
