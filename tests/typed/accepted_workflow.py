@@ -1,8 +1,11 @@
 from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import assert_type
+
 from pydantic import BaseModel
-from steplog import Context, Retry, Skip, Step, Workflow, result, use, JobHandle
+
+from steplog import Context, JobHandle, Retry, Skip, Step, Workflow, result, use
 
 
 class Signup(BaseModel, frozen=True):

@@ -1,6 +1,8 @@
 from __future__ import annotations
+
 from pydantic import BaseModel
-from steplog import Context, Step, Workflow, result, Skip, use
+
+from steplog import Context, Step, Workflow, result, use
 
 
 class Signup(BaseModel, frozen=True):
@@ -20,37 +22,37 @@ wf = Workflow("registration", input=Signup, context=Progress)
 
 @wf.sub_step
 def a(step: Step[Signup, Progress]) -> str:
-    step.context.n = "x"  # E
-    step.context.unknown = 1  # E
-    return step.input.nothing  # E
+    step.context.n = "x"  # refused
+    step.context.unknown = 1  # refused
+    return step.input.nothing  # refused
 
 
 @wf.sub_step
-def b(n: int = result(a)) -> int:  # E
+def b(n: int = result(a)) -> int:  # refused
     return n
 
 
 @wf.sub_step
-def c(step: Step[Signup, Other]) -> int:  # E
+def c(step: Step[Signup, Other]) -> int:  # refused
     return 1
 
 
 @wf.sub_step()
-def c2(step: Step[Signup, Other]) -> int:  # E
+def c2(step: Step[Signup, Other]) -> int:  # refused
     return 1
 
 
-@wf.sub_step(when=lambda job: "yes")  # E
+@wf.sub_step(when=lambda job: "yes")  # refused
 def d() -> int:
     return 1
 
 
-@wf.sub_step(when=lambda job: job.context.unknown)  # E
+@wf.sub_step(when=lambda job: job.context.unknown)  # refused
 def e() -> int:
     return 1
 
 
-@wf.sub_step(after=["a"])  # E
+@wf.sub_step(after=["a"])  # refused
 def f() -> int:
     return 1
 
@@ -60,11 +62,11 @@ def number() -> int:
 
 
 @wf.sub_step
-def g(n: str = use(number), m: int = result(a, default=None)) -> int:  # E
+def g(n: str = use(number), m: int = result(a, default=None)) -> int:  # refused
     return 1
 
 
-wf.run()  # E
-wf.run("x")  # E
-a()  # E
-b("x")  # E
+wf.run()  # refused
+wf.run("x")  # refused
+a()  # refused
+b("x")  # refused
