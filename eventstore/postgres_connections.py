@@ -103,11 +103,14 @@ class Connections:
             try:
                 found = connection.rows(self.sql(text), parameters)
             except psycopg.Error as error:
+                if kind_of(error) is not Kind.UNKNOWN:
+                    self._give_back(connection)
+                    raise translate(error) from error
                 self._drop_all(connection)
-                if fresh or kind_of(error) is not Kind.UNKNOWN:
+                if fresh:
                     raise translate(error) from error
             except UnicodeEncodeError as error:
-                connection.close()
+                self._give_back(connection)
                 raise StoreError(f"text that cannot be sent: a lone surrogate at character {error.start}") from None
             except BaseException:
                 connection.close()

@@ -90,12 +90,11 @@ def job_ids_ending_in(run: Run, suffix: str, limit: int) -> list[str]:
 def job_uuid(job_id: str) -> str:
     """The id itself. Raises JobNotFound where it is none that a job could have."""
     try:
-        canonical = str(uuid.UUID(job_id))
+        if str(uuid.UUID(job_id)) == job_id:
+            return job_id
     except ValueError:
-        canonical = ""
-    if canonical != job_id:
-        raise JobNotFound(job_id)
-    return job_id
+        pass
+    raise JobNotFound(job_id)
 
 
 def _head(row: Sequence[Any]) -> Head:

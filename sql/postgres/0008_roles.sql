@@ -29,6 +29,7 @@ begin
     if exists (select from pg_catalog.pg_roles where rolname = 'steplog_reader') then
         execute format('grant usage on schema %s to steplog_reader', here);
         execute format('grant select on all tables in schema %s to steplog_reader', here);
+        grant execute on function instant (timestamptz) to steplog_reader;
     end if;
 
     if exists (select from pg_catalog.pg_roles where rolname = 'steplog_app') then
