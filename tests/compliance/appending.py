@@ -253,6 +253,6 @@ class AppendingCompliance(LogCase):
         job_id, _ = self.long_job()
         log = self.log(job_id)
         for attempt in self.harness.forbidden_statements(job_id):
-            with pytest.raises(Exception, match="append-only|permission denied"):
+            with pytest.raises(Exception, match=r"append-only|permission denied"):
                 attempt()
         assert self.log(job_id) == log

@@ -55,13 +55,11 @@ class PostgresHarness:
             raw.execute("alter table events enable trigger user")
 
     def forbidden_statements(self, job_id: str) -> list[Callable[[], object]]:
-        statements = [
-            "update events set data = '{}' where job_id = %s",
-            "update events set version = version + 100 where job_id = %s",
-            "delete from events where job_id = %s",
-        ]
-        return [partial(self._execute, statement, [job_id]) for statement in statements] + [
-            partial(self._execute, "truncate events", [])
+        return [
+            partial(self._execute, "update events set data = '{}' where job_id = %s", [job_id]),
+            partial(self._execute, "update events set version = version + 100 where job_id = %s", [job_id]),
+            partial(self._execute, "delete from events where job_id = %s", [job_id]),
+            partial(self._execute, "truncate events", []),
         ]
 
     def _execute(self, statement: str, parameters: list[str]) -> None:
