@@ -149,7 +149,7 @@ REFUSED = [
     -(10**40),
 ]
 
-KEPT = [
+KEPT: list[object] = [
     None,
     True,
     False,

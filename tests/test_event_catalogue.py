@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from steplog.eventstore.codec import check_name
-from steplog.eventstore.events import CATALOGUE, AttemptData, EventData, SubStepData
+from steplog.eventstore.events import CATALOGUE, AttemptData, EventData, PhaseStarted, SubStepData
 
 PAGE = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
 SECTIONS = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^#|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
@@ -57,7 +57,7 @@ def test_every_event_type_has_a_name_and_a_docstring_of_its_own(model: type[Even
 @MODELS
 def test_an_event_with_an_unknown_field_is_refused(model: type[EventData]) -> None:
     with pytest.raises(ValidationError, match="extra_forbidden"):
-        model(no_such_field=1)
+        model.model_validate({"no_such_field": 1})
 
 
 @MODELS
@@ -66,10 +66,10 @@ def test_a_field_that_may_be_null_may_be_left_out(model: type[EventData]) -> Non
     for name, field in model.model_fields.items():
         if field.is_required():
             with pytest.raises(ValidationError, match=rf"(?m)^{name}$"):
-                model(**{name: None})
+                model.model_validate({name: None})
 
 
 def test_a_written_event_cannot_be_changed() -> None:
-    event = CATALOGUE["PhaseStarted"](phase="main")
+    event = PhaseStarted(phase="main")
     with pytest.raises(ValidationError, match="frozen"):
-        event.phase = "other"  # type: ignore[attr-defined]
+        setattr(event, "phase", "other")  # noqa: B010 - the type checkers refuse the plain form

@@ -94,7 +94,8 @@ def assembled_statements(scope: ast.AST, outer: frozenset[str] = frozenset()) ->
 
 def nodes_of(scope: ast.AST) -> tuple[list[ast.AST], list[ast.AST]]:
     """The nodes of a scope itself, and the functions right inside it."""
-    own, functions = [], []
+    own: list[ast.AST] = []
+    functions: list[ast.AST] = []
     left = list(ast.iter_child_nodes(scope))
     while left:
         node = left.pop()

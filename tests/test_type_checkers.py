@@ -93,7 +93,7 @@ def test_bare_imports_are_refused_by_ruff() -> None:
         "from engine import worker\nimport eventstore\nfrom .codec import encode\nfrom steplog.eventstore import codec"
     )
     command = [
-        BIN / "ruff",
+        str(BIN / "ruff"),
         "check",
         "--output-format=concise",
         "--select=TID",
