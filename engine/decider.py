@@ -198,8 +198,6 @@ class _Deciding:
         while before != len(self.events):
             before = len(self.events)
             failure = blocking_failure(self.state, self.shape, phase)
-            if failure is None:
-                self._skip_unmet(phase)
             self._start_ready(phase, restarts_only=failure is not None)
         return failure
 
@@ -235,25 +233,25 @@ class _Deciding:
                 return "stuck handler", key, f"{key} timed out and its handler does not end"
         return None
 
-    def _skip_unmet(self, phase: str) -> None:
-        for key in in_order(self.shape, phase, self.state["phases"][phase]["ready"]):
-            unmet = unmet_needs(self.state, self.shape, key)
-            if unmet:
-                self._skip(key, "unmet need", f"needs {', '.join(split_key(edge)[1] for edge in unmet)}")
-
     def _start_ready(self, phase: str, *, restarts_only: bool) -> None:
-        """Start what is due, and ask what cannot start before its condition has answered."""
+        """Start what is due, skip what can never be, and ask where a condition has to answer first."""
         self.questions = []
         of_phase = self.state["phases"][phase]
         names = [*of_phase["active"], *(() if restarts_only else of_phase["ready"])]
         busy = sum(of_phase["sub_steps"][name]["status"] == "in_progress" for name in of_phase["active"])
         room = self.shape.phases[phase].get("parallel", len(self.shape.sub_steps)) - busy
         for key in in_order(self.shape, phase, names):
-            if room <= 0:
-                return
             sub_step = sub_step_of(self.state, key)
-            if self._startable(key, sub_step) and self._start(key, sub_step):
+            if sub_step["status"] == "pending" and self._skipped_as_unmet(key):
+                continue
+            if room > 0 and self._startable(key, sub_step) and self._start(key, sub_step):
                 room -= 1
+
+    def _skipped_as_unmet(self, key: Key) -> bool:
+        unmet = unmet_needs(self.state, self.shape, key)
+        if unmet:
+            self._skip(key, "unmet need", f"needs {', '.join(split_key(edge)[1] for edge in unmet)}")
+        return bool(unmet)
 
     def _startable(self, key: Key, sub_step: SubStepState) -> bool:
         due = sub_step["retry_at"] is None or sub_step["retry_at"] <= self.now

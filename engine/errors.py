@@ -37,6 +37,42 @@ class WorkflowNotFound(SteplogError):
         self.workflow = workflow
 
 
+class AmbiguousWorkflow(SteplogError):
+    """The module declares more than one workflow."""
+
+    def __init__(self, module: str, names: list[str]) -> None:
+        super().__init__(f"module {module} declares several workflows: {', '.join(names)}")
+        self.module = module
+        self.names = names
+
+
+class ModuleMissing(SteplogError):
+    """There is no such module, installed or in the current folder."""
+
+    next_step = "name it as an import would (`shop.orders`, not `shop/orders.py`), from the folder that holds it"
+
+    def __init__(self, module: str) -> None:
+        super().__init__(f"no module {module!r}")
+        self.module = module
+
+
+class ModuleFails(SteplogError):
+    """The module raised while it was imported."""
+
+    def __init__(self, module: str, error: BaseException) -> None:
+        super().__init__(f"module {module} cannot be imported: {type(error).__name__}: {error}")
+        self.module = module
+
+
+class ReplayMismatch(SteplogError):
+    """What the log folds to is not what the store shows of the job."""
+
+    def __init__(self, job_id: str, differences: list[str]) -> None:
+        super().__init__(f"job {job_id} does not fold to its stored head: {'; '.join(differences)}")
+        self.job_id = job_id
+        self.differences = differences
+
+
 class NoResult(SteplogError):
     """The sub-step has no result."""
 

@@ -17,4 +17,4 @@ pytest.register_assert_rewrite(
     "compliance.workers",
 )
 
-pytest_plugins = ["hypothesis_profiles", "postgres_fixtures"]
+pytest_plugins = ["hypothesis_profiles", "postgres_fixtures", "store_fixtures"]

@@ -1,0 +1,121 @@
+"""Finding what a person named: a job by id, suffix, key or `@last`; a workflow by module and name."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from types import ModuleType
+
+from steplog.engine.definition import AnyDefinition, Definition
+from steplog.engine.errors import AmbiguousWorkflow, ModuleFails, ModuleMissing, WorkflowNotFound
+from steplog.eventstore.errors import AmbiguousJob, JobNotFound
+from steplog.eventstore.store import HeadQuery, Store
+
+SUFFIX_CHARS_MIN = 4
+EXAMPLES = ("steplog.examples.registration",)
+"""Modules that are looked at for a job's workflow after those that were configured."""
+
+_CANDIDATES_MAX = 10
+_ID_CHARS = 36
+_SUFFIX = re.compile(rf"[0-9a-f-]{{{SUFFIX_CHARS_MIN},{_ID_CHARS}}}")
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def find_job(store: Store, name: str) -> str:
+    """The id of the job that a full id, a unique suffix of 4 characters or more, `@last`, `@failed` or `key:…` names.
+
+    Raises JobNotFound, and AmbiguousJob with the candidates.
+    """
+    found = _named(store, name)
+    if not found:
+        raise JobNotFound(name)
+    if len(found) > 1:
+        raise AmbiguousJob(name, found)
+    return found[0]
+
+
+def unique_suffixes(store: Store, job_ids: Iterable[str]) -> dict[str, str]:
+    """The shortest suffix (4 characters or more) of each id that no other job of the store has."""
+    return {job_id: _unique_suffix(store, job_id) for job_id in job_ids}
+
+
+def _named(store: Store, name: str) -> list[str]:
+    if name == "@last":
+        return [head.job_id for head in store.heads(HeadQuery(limit=1))]
+    if name == "@failed":
+        return [head.job_id for head in store.heads(HeadQuery(status="failed", limit=1))]
+    if name.startswith("key:"):
+        return store.job_of_key(None, name.removeprefix("key:"))
+    suffix = name.removeprefix("…").removeprefix("...").lower()
+    return store.find(suffix, _CANDIDATES_MAX) if _SUFFIX.fullmatch(suffix) else []
+
+
+def _unique_suffix(store: Store, job_id: str) -> str:
+    chars = SUFFIX_CHARS_MIN
+    while chars < len(job_id):
+        found = store.find(job_id[-chars:], _CANDIDATES_MAX)
+        if not set(found) - {job_id}:
+            break
+        common = max(len(os.path.commonprefix([job_id[::-1], other[::-1]])) for other in found if other != job_id)
+        chars = max(chars, common) + 1
+    return job_id[-chars:]
+
+
+# --- workflows -------------------------------------------------------------------------------------------------------
+
+
+def import_workflow(target: str) -> AnyDefinition:
+    """The workflow at `MODULE:WORKFLOW`, or the only one of `MODULE`; WORKFLOW is a variable or a workflow's name.
+
+    Raises ModuleMissing, ModuleFails, WorkflowNotFound, AmbiguousWorkflow.
+    """
+    module, _, name = target.partition(":")
+    declared = _declared_in(_imported(module))
+    if name:
+        found = [workflow for variable, workflow in declared.items() if variable == name]
+        found = found or [workflow for workflow in declared.values() if workflow.name == name]
+    else:
+        found = list(dict.fromkeys(declared.values()))
+    if not found:
+        raise WorkflowNotFound(name or module)
+    if len(found) > 1 and not name:
+        raise AmbiguousWorkflow(module, list(declared))
+    return found[0]
+
+
+def find_workflow(name: str, modules: Iterable[str]) -> AnyDefinition:
+    """The workflow of that name in the modules, or in steplog's own examples.
+
+    Raises ModuleMissing, ModuleFails, WorkflowNotFound.
+    """
+    for module in (*modules, *EXAMPLES):
+        for workflow in _declared_in(_imported(module.partition(":")[0])).values():
+            if workflow.name == name:
+                return workflow
+    raise WorkflowNotFound(name)
+
+
+def _declared_in(module: ModuleType) -> dict[str, AnyDefinition]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, Definition)}
+
+
+def _imported(name: str) -> ModuleType:
+    """Import a module, from the current folder too: behind everything installed, never before it."""
+    if not _MODULE.fullmatch(name) or name.endswith(".py"):
+        raise ModuleMissing(name)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise ModuleMissing(name) from error
+        raise ModuleFails(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise ModuleFails(name, error) from error
