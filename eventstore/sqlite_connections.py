@@ -13,7 +13,7 @@ from pathlib import Path
 
 from steplog.eventstore.errors import OutcomeUnknown, StoreUnavailable
 from steplog.eventstore.record_lock import LockFile
-from steplog.eventstore.sqlite_errors import translate, translated
+from steplog.eventstore.sqlite_errors import DRIVER_ERRORS, translate, translated
 from steplog.eventstore.sqlite_files import FileKey, forget, refuse_inherited, remember
 
 SQLITE_FLOOR = (3, 35, 0)
@@ -64,7 +64,7 @@ class Connections:
         connection = self._idle_reader() or self._open_reader()
         try:
             yield connection
-        except sqlite3.Error as error:
+        except DRIVER_ERRORS as error:
             connection.close()
             raise translate(error) from error
         except BaseException:
@@ -84,7 +84,7 @@ class Connections:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
-            except sqlite3.Error as error:
+            except DRIVER_ERRORS as error:
                 self._drop_writer()
                 raise translate(error) from error
             except BaseException:

@@ -26,8 +26,14 @@ _KINDS: dict[int, tuple[type[StoreError], str]] = {
 }
 
 
-def translate(error: sqlite3.Error) -> StoreError:
+DRIVER_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises; the second where damage got into the text of an error."""
+
+
+def translate(error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
     """The log's error for one of sqlite3's."""
+    if isinstance(error, UnicodeDecodeError):
+        return StoreDamaged("the database holds text that is not UTF-8")
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None:
         kind, what = _KINDS.get(code & 0xFF, (StoreError, "the database refused a statement"))
@@ -42,5 +48,5 @@ def translated() -> Iterator[None]:
     """Raises the log's errors where the body raises sqlite3's."""
     try:
         yield
-    except sqlite3.Error as error:
+    except DRIVER_ERRORS as error:
         raise translate(error) from error

@@ -43,16 +43,17 @@ def judge(item: Append, head: Head, marks: Callable[[], Mapping[int, Mark]]) -> 
 def read_to(job_id: str, rows: Iterable[Row], after: Position, version: int, hash: str | None) -> Iterator[Event]:
     """Checked events behind `after`, which must end at that version, and with that hash if one is known.
 
-    Raises DamagedLog, also where the log ends early.
+    Raises DamagedLog, also where the log ends early, before an event is handed out that is not what it should be.
     """
-    end, end_hash = after.version, after.hash
+    end = after
     for event in read_rows(job_id, rows, after):
-        end, end_hash = event.version, event.hash
+        end = Position(event.version, event.hash, event.recorded_at)
+        if end.version >= version:
+            _check_end(job_id, end, version, hash)
         yield event
-    if end < version:
-        raise DamagedLog(job_id, end + 1, f"missing: the log ends at version {end} (expected {version})")
-    if hash is not None and (end, end_hash) != (version, hash):
-        raise DamagedLog(job_id, end, f"the log ends with hash {end_hash[:12]}… (expected {hash[:12]}… at {version})")
+    if end.version < version:
+        raise DamagedLog(job_id, end.version + 1, f"missing: the log ends at version {end.version} of {version}")
+    _check_end(job_id, end, version, hash)
 
 
 def tail_of(head: Head, rows: Iterable[Row], known: Position) -> list[Event]:
@@ -62,3 +63,8 @@ def tail_of(head: Head, rows: Iterable[Row], known: Position) -> list[Event]:
 
 def _is_stored(version: int, event_id: str, stored: Mapping[int, Mark]) -> bool:
     return version in stored and stored[version].event_id == event_id
+
+
+def _check_end(job_id: str, end: Position, version: int, hash: str | None) -> None:
+    if hash is not None and (end.version, end.hash) != (version, hash):
+        raise DamagedLog(job_id, end.version, f"the log has hash {end.hash[:12]}… (expected {hash[:12]}… at {version})")

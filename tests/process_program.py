@@ -77,4 +77,5 @@ def serve(commands: dict[str, Callable[..., Any]]) -> None:
     """Answer the commands of standard input until it ends."""
     for line in sys.stdin:
         command, *arguments = json.loads(line)
-        print(json.dumps(commands[command](*arguments)), flush=True)
+        sys.stdout.write(json.dumps(commands[command](*arguments)) + "\n")
+        sys.stdout.flush()
