@@ -16,7 +16,6 @@ from steplog.eventstore import postgres_tables as tables
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import (
     DamagedLog,
-    JobNotFound,
     JobOwned,
     KeyConflict,
     OutcomeUnknown,
@@ -24,7 +23,7 @@ from steplog.eventstore.errors import (
 )
 from steplog.eventstore.events import Event
 from steplog.eventstore.postgres_connections import Connections, Run, again
-from steplog.eventstore.postgres_documents import batch_document, head_document, job_document
+from steplog.eventstore.postgres_documents import batch_documents, head_document, job_document
 from steplog.eventstore.process_identity import certainly_dead
 from steplog.eventstore.rows import Row
 from steplog.eventstore.store import (
@@ -51,7 +50,7 @@ PAGE_ROWS = 500
 NEIGHBOURS_WAIT_S = 0.2
 """How long the other jobs of a batch wait for the answer of one whose head is locked."""
 
-_APPEND = "select place, job_id::text, code, version from {s}.append(%s)"
+_APPEND = "select place, job_id::text, code, version from {s}.append(%s, %s)"
 _CREATE_JOB = "select code, job_id::text from {s}.create_job(%s)"
 _APPEND_TO_HEAD = "select true from {s}.append_to_head(%s)"
 _NOW = "select {s}.instant(clock_timestamp())"
@@ -99,7 +98,7 @@ class PostgresStore:
         return str(job_id)
 
     def append(self, batch: Sequence[Append]) -> list[Answer]:
-        answers = _answers(batch, again(lambda: self._connections.write(_APPEND, [batch_document(batch)])))
+        answers = _answers(batch, again(lambda: self._connections.write(_APPEND, batch_documents(batch))))
         wait_s = self._lock_timeout_s if len(batch) == 1 else min(self._lock_timeout_s, NEIGHBOURS_WAIT_S)
         return [
             self._append_waiting(item, answer, wait_s) if answer.code is Code.BUSY else answer
@@ -111,7 +110,7 @@ class PostgresStore:
 
         def locked(run: Run) -> Answer:
             tables.lock_head(run, item.job_id)
-            return _answers([item], run(_APPEND, [batch_document([item])]))[0]
+            return _answers([item], run(_APPEND, batch_documents([item])))[0]
 
         try:
             return self._connections.transaction_once(locked, lock_timeout_s=wait_s)
@@ -248,10 +247,10 @@ def _require_dead(run: Run, head: Head, owner_id: str) -> None:
     owner = tables.find_worker(run, owner_id)
     if owner is None or owner.state != "alive":
         return
-    if certainly_dead(owner.identity):
-        return tables.end_worker(run, owner_id, "dead")
-    where = f"on {owner.identity.host}, pid {owner.identity.pid}"
-    raise JobOwned(head.job_id, owner_id, owner.expires_at, where)
+    if not certainly_dead(owner.identity):
+        where = f"on {owner.identity.host}, pid {owner.identity.pid}"
+        raise JobOwned(head.job_id, owner_id, owner.expires_at, where)
+    tables.end_worker(run, owner_id, "dead")
 
 
 def _masked(dsn: str) -> str:

@@ -268,8 +268,7 @@ class Connections:
         if connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
             with suppress(psycopg.Error):
                 connection.execute(b"rollback")
-                return self._give_back(connection)
-        connection.close()
+        self._give_back(connection)
 
     def _commit(self, connection: Connection) -> None:
         try:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypedDict
 
 import psycopg
 
@@ -123,7 +124,7 @@ def _account() -> str | None:
 
 def _reachable(binaries: Path, account: str, folder: Path) -> Path:
     """The binaries themselves or, where their folder is closed to the account, a copy of them."""
-    probe = subprocess.run(["sh", "-c", 'test -x "$0/postgres"', binaries], **_as(account), cwd="/", check=False)
+    probe = subprocess.run(["sh", "-c", 'test -x "$0/postgres"', str(binaries)], **_as(account), cwd="/", check=False)
     if probe.returncode == 0:
         return binaries
     installed, site = binaries.parent, binaries.parents[2]
@@ -137,9 +138,8 @@ def _reachable(binaries: Path, account: str, folder: Path) -> Path:
 def _initialise(binaries: Path, account: str | None, folder: Path) -> None:
     done = subprocess.run(
         [
-            binaries / "initdb",
-            *["-D", folder / "data", "-U", "steplog", "-E", "UTF8", "-A", "trust"],
-            *["--locale=C", "--no-sync"],
+            str(binaries / "initdb"),
+            *["-D", str(folder / "data"), "-U", "steplog", "-E", "UTF8", "-A", "trust", "--locale=C", "--no-sync"],
         ],
         **_as(account),
         cwd=folder,
@@ -156,7 +156,7 @@ def _initialise(binaries: Path, account: str | None, folder: Path) -> None:
 
 def _watch(binaries: Path, account: str | None, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        ["sh", "-c", _WATCH, "postgres-of-the-tests", binaries / "postgres", folder],
+        ["sh", "-c", _WATCH, "postgres-of-the-tests", str(binaries / "postgres"), str(folder)],
         **_as(account),
         cwd=folder,
         env=_environment(folder),
@@ -179,7 +179,13 @@ def _await_ready(dsn: str, watch: subprocess.Popen[bytes], folder: Path) -> None
             return
 
 
-def _as(account: str | None) -> dict[str, object]:
+class _Account(TypedDict, total=False):
+    user: str
+    group: int
+    extra_groups: list[str]
+
+
+def _as(account: str | None) -> _Account:
     if account is None:
         return {}
     return {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []}

@@ -159,8 +159,8 @@ def test_answers_that_do_not_belong_to_the_batch_are_no_acknowledgement(
 ) -> None:
     owned = Owned(postgres_store, build)
     watcher.execute(
-        "create or replace function append(batch json) returns table (place integer, job_id uuid, code text,"
-        " version bigint) language sql as 'select 0, gen_random_uuid(), ''stored'', 2::bigint'"
+        "create or replace function append(batch json, batch_events json) returns table (place integer,"
+        " job_id uuid, code text, version bigint) language sql as 'select 0, gen_random_uuid(), ''stored'', 2::bigint'"
     )
 
     with pytest.raises(OutcomeUnknown):
@@ -215,7 +215,7 @@ def test_overlapping_batches_of_several_threads_do_not_deadlock(
 
     with ThreadPoolExecutor(len(stores)) as pool:
         orders = [owned, owned[::-1], owned[3:] + owned[:3]]
-        codes = [sent.result(PROBES_S_MAX) for sent in [*map(pool.submit, [send] * 3, stores, orders)]]
+        codes = list(pool.map(send, stores, orders, timeout=PROBES_S_MAX))
     for store in stores:
         store.close()
 
@@ -248,7 +248,8 @@ def test_one_append_is_one_statement_and_one_transaction(
     postgres_store.append([job.next("second") for job in jobs])
     then = watcher.execute("select pg_current_xact_id()::text::bigint").fetchone()
 
-    assert before and then
+    assert before
+    assert then
     assert then[0] - before[0] == 2
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -85,14 +86,16 @@ def test_a_process_id_that_serves_another_process_is_dead(living: WorkerIdentity
 def test_what_could_not_be_read_is_not_certain(child: Child, living: WorkerIdentity, part: str) -> None:
     child.end()
 
-    assert not certainly_dead(replace(living, **{part: None}))
+    unread: dict[str, Any] = {part: None}
+    assert not certainly_dead(replace(living, **unread))
 
 
 @pytest.mark.parametrize("part", ["host", "boot_id", "pid_namespace"])
 def test_a_process_of_another_place_is_not_certainly_dead(child: Child, living: WorkerIdentity, part: str) -> None:
     child.end()
 
-    assert not certainly_dead(replace(living, **{part: "another"}))
+    moved: dict[str, Any] = {part: "another"}
+    assert not certainly_dead(replace(living, **moved))
 
 
 def test_a_process_in_another_pid_namespace_is_not_certainly_dead() -> None:

@@ -2,7 +2,8 @@
 --
 -- Separate statements, each with a snapshot of its own: as one statement, a retry racing its own orphan would not see
 -- what the orphan stored and report a false conflict. Plans are pinned: one cached while the tables were empty must
--- not scan them when they are full.
+-- not scan them when they are full. The events come in a document of their own, each with its item's place: nested in
+-- the items they would be parsed once more.
 
 create type append_item as (
     place            integer,
@@ -13,18 +14,18 @@ create type append_item as (
     claim_id         text,
     release          boolean,
     head             json,
-    events           json,
+    event_ids        uuid[],
     code             text,
     head_version     bigint
 );
 
-create function append(batch json) returns table (place integer, job_id uuid, code text, version bigint)
+create function append(batch json, batch_events json) returns table (place integer, job_id uuid, code text, version bigint)
 language plpgsql volatile
 set search_path from current
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_mergejoin = off
-set enable_material = off
+set enable_nestloop = off
 set jit = off
 as $$
 #variable_conflict use_column
@@ -47,12 +48,12 @@ begin
     items := array(
         select row(
             item.place, item.job_id, item.expected_version, item.expected_hash, item.epoch, item.claim_id,
-            item.release, item.head, item.events,
+            item.release, item.head, item.event_ids,
             case
                 when head.version is null then 'missing'
                 when item.job_id <> all (locked) then 'busy'
                 when head.version > item.expected_version
-                    and stored_before(item.job_id, item.expected_version, item.events) then 'stored before'
+                    and stored_before(item.job_id, item.expected_version, item.event_ids) then 'stored before'
                 when head.version < item.expected_version then 'regressed'
                 when item.expected_version > 0 and item.expected_hash <> case
                     when head.version = item.expected_version then head.hash
@@ -78,10 +79,11 @@ begin
 
     insert into events (job_id, version, event_id, type, schema_version, recorded_at, data, hash)
     select item.job_id, new.version, new.event_id, new.type, new.schema_version, new.recorded_at, new.data, new.hash
-    from unnest(items) as item
-    cross join lateral json_to_recordset(item.events) as new (
-        version bigint, event_id uuid, type text, schema_version integer, recorded_at timestamptz, data json, hash text
+    from json_to_recordset(batch_events) as new (
+        place integer, version bigint, event_id uuid, type text, schema_version integer, recorded_at timestamptz,
+        data json, hash text
     )
+    join unnest(items) as item on item.place = new.place
     where item.code = 'accepted';
 
     update jobs set

@@ -47,7 +47,9 @@ begin
         return;
     end if;
 
-    if not stored_before(head.job_id, 0, document -> 'events') then
+    if not stored_before(
+        head.job_id, 0, array(select (new ->> 'event_id')::uuid from json_array_elements(document -> 'events') as new)
+    ) then
         raise exception using
             errcode = 'unique_violation',
             message = format('job id %s belongs to another job', head.job_id);
