@@ -62,9 +62,14 @@ def _unique_suffix(store: Store, job_id: str) -> str:
         found = store.find(job_id[-chars:], _CANDIDATES_MAX)
         if not set(found) - {job_id}:
             break
-        common = max(len(os.path.commonprefix([job_id[::-1], other[::-1]])) for other in found if other != job_id)
-        chars = max(chars, common) + 1
+        chars = 1 + max(_chars_in_common(job_id, other) for other in found if other != job_id)
     return job_id[-chars:]
+
+
+def _chars_in_common(one: str, other: str) -> int:
+    """How many characters two different ids have in common at their ends."""
+    pairs = zip(reversed(one), reversed(other), strict=True)
+    return next(count for count, (a, b) in enumerate(pairs) if a != b)
 
 
 # --- workflows -------------------------------------------------------------------------------------------------------

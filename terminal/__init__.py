@@ -1,1 +1,1 @@
-"""How the CLI draws: trees, tables, relative times, and text that cannot harm a terminal."""
+"""What the CLI shows: pure functions from states, heads and events to lines of text, and the streams they go to."""
