@@ -30,11 +30,22 @@ class PlanMismatch(SteplogError):
 class WorkflowNotFound(SteplogError):
     """No module that was imported declares the workflow."""
 
-    next_step = "name the module that declares it: `--module MODULE`"
+    next_step = "name the module that declares it: `steplog --module MODULE resume JOB`, or STEPLOG_MODULES"
 
     def __init__(self, workflow: str) -> None:
         super().__init__(f"no workflow {workflow!r} among the modules imported")
         self.workflow = workflow
+
+
+class WorkflowNotDeclared(WorkflowNotFound):
+    """The module does not declare that workflow."""
+
+    next_step = None
+
+    def __init__(self, module: str, name: str, declared: list[str]) -> None:
+        known = f"it declares {', '.join(declared)}" if declared else "it declares none"
+        SteplogError.__init__(self, f"module {module} has no workflow{f' {name!r}' if name else ''}: {known}")
+        self.workflow = name
 
 
 class AmbiguousWorkflow(SteplogError):

@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 
 from steplog.engine.definition import AnyDefinition, Definition
-from steplog.engine.errors import AmbiguousWorkflow, ModuleFails, ModuleMissing, WorkflowNotFound
+from steplog.engine.errors import AmbiguousWorkflow, ModuleFails, ModuleMissing, WorkflowNotDeclared, WorkflowNotFound
 from steplog.eventstore.errors import AmbiguousJob, JobNotFound
 from steplog.eventstore.store import HeadQuery, Store
 
@@ -78,7 +78,7 @@ def _chars_in_common(one: str, other: str) -> int:
 def import_workflow(target: str) -> AnyDefinition:
     """The workflow at `MODULE:WORKFLOW`, or the only one of `MODULE`; WORKFLOW is a variable or a workflow's name.
 
-    Raises ModuleMissing, ModuleFails, WorkflowNotFound, AmbiguousWorkflow.
+    Raises ModuleMissing, ModuleFails, WorkflowNotDeclared, AmbiguousWorkflow.
     """
     module, _, name = target.partition(":")
     declared = _declared_in(_imported(module))
@@ -88,7 +88,7 @@ def import_workflow(target: str) -> AnyDefinition:
     else:
         found = list(dict.fromkeys(declared.values()))
     if not found:
-        raise WorkflowNotFound(name or module)
+        raise WorkflowNotDeclared(module, name, list(declared))
     if len(found) > 1 and not name:
         raise AmbiguousWorkflow(module, list(declared))
     return found[0]

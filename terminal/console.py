@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
 from steplog.terminal.look import Look
-from steplog.terminal.text import escape, escape_json, masked
+from steplog.terminal.text import escape, escape_json, masked, shorten
 
 Output = Literal["table", "json", "jsonl"]
 
@@ -42,9 +43,11 @@ class Console:
         return Look.of(sys.stderr, colour=not self.no_color, utc=self.utc)
 
     def lines(self, lines: Iterable[str]) -> None:
-        """Data for people."""
+        """Data for people; on a terminal a line ends at its edge."""
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        look = self.look
         for line in lines:
-            _write(sys.stdout, f"{line}\n")
+            _write(sys.stdout, f"{shorten(line, columns, look.ellipsis) if columns else line}\n")
 
     def document(self, value: Any) -> None:
         """Data as JSON: one document, on one line with `-o jsonl`."""

@@ -84,9 +84,13 @@ class Look:
         full, rest = ("█", "░") if self.unicode else ("#", "-")
         return full * filled + rest * (columns - filled)
 
+    @property
+    def ellipsis(self) -> str:
+        return "…" if self.unicode else "..."
+
     def job(self, suffix: str) -> str:
         """An id's suffix as it can be pasted into any command."""
-        return f"{'…' if self.unicode else '...'}{escape(suffix)}"
+        return f"{self.ellipsis}{escape(suffix)}"
 
     def when(self, instant: str, now: str) -> str:
         """An instant: relative to now, or as RFC 3339 UTC where that is wanted."""

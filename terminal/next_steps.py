@@ -9,17 +9,17 @@ from steplog.terminal.table import GAP, facts
 from steplog.terminal.text import one_line, pad, short, width
 from steplog.terminal.tree import View, header
 
+_KIND_COLUMNS = len("skipped")
+
 
 def resume_point_lines(point: dict[str, Any], view: View) -> list[str]:
     """The job, what runs next, what waits and for what, and what is settled already."""
-    look, now = view.look, view.now
-    said = [
-        *_pairs("run", [(entry["sub_step"], _why(entry, now, look)) for entry in point["run"]], look),
-        *_pairs("waiting", [(entry["sub_step"], f"for {one_line(entry['for'])}") for entry in point["waiting"]], look),
-    ]
+    look = view.look
+    run = [_said("run", entry["sub_step"], _why(entry, view)) for entry in point["run"]]
+    waiting = [_said("waiting", entry["sub_step"], f"for {one_line(entry['for'])}") for entry in point["waiting"]]
     settled = [(kind, _counted(point[kind])) for kind in ("failed", "skipped", "done")]
-    lines = [header(view), *(said or ["nothing would run"]), *facts(settled, look)]
     context = [f"{GAP}{line}" for line in context_lines(point["context"], look)]
+    lines = [header(view), *(_aligned([*run, *waiting]) or ["nothing would run"]), *facts(settled, look)]
     return [look.fit(line) for line in [*lines, *([look.dim("context"), *context] if context else [])]]
 
 
@@ -30,15 +30,23 @@ def context_lines(context: dict[str, Any], look: Look) -> list[str]:
     ]
 
 
-def _why(entry: dict[str, Any], now: str, look: Look) -> str:
+def _why(entry: dict[str, Any], view: View) -> str:
+    """Which attempt, because of what, and when it is due."""
+    because = one_line(entry["because"])
+    if view.stalled and because.startswith("in progress"):
+        because = "its process is gone, its effect may have happened"
     not_before = entry["not_before"]
-    due = f", not before {look.when(not_before, now)}" if not_before and not_before > now else ""
-    return f"attempt {entry['attempt']}: {one_line(entry['because'])}{due}"
+    due = f", not before {view.look.when(not_before, view.now)}" if not_before and not_before > view.now else ""
+    return f"attempt {entry['attempt']}: {because}{due}"
 
 
-def _pairs(heading: str, entries: list[tuple[str, str]], look: Look) -> list[str]:
-    columns = max((width(one_line(key)) for key, _ in entries), default=0)
-    return [f"{look.bold(heading)}{GAP}{pad(one_line(key), columns)}{GAP}{said}" for key, said in entries]
+def _said(kind: str, key: str, why: str) -> tuple[str, str, str]:
+    return kind, one_line(key), why
+
+
+def _aligned(entries: list[tuple[str, str, str]]) -> list[str]:
+    columns = max((width(key) for _, key, _ in entries), default=0)
+    return [f"{pad(kind, _KIND_COLUMNS)}{GAP}{pad(key, columns)}{GAP}{why}" for kind, key, why in entries]
 
 
 def _counted(keys: list[str]) -> str:

@@ -50,9 +50,9 @@ def short(value: Any, columns: int = 60) -> str:
     return shorten(escape(text), columns)
 
 
-def shorten(text: str, columns: int) -> str:
+def shorten(text: str, columns: int, ellipsis: str = ELLIPSIS) -> str:
     """The text's beginning, with an ellipsis where something was cut off."""
-    return text if width(text) <= columns else clip(text, columns - 1) + ELLIPSIS
+    return text if width(text) <= columns else clip(text, columns - len(ellipsis)) + ellipsis
 
 
 def width(text: str) -> int:

@@ -186,7 +186,7 @@ def _detail(view: View, key: Key, sub_step: SubStepState, plan: SubStepPlan) -> 
             parts = [_wait(view, sub_step)]
         case _:
             parts = []
-    return ", ".join(part for part in parts if part)
+    return " · ".join(part for part in parts if part)
 
 
 def _budget(sub_step: SubStepState, plan: SubStepPlan) -> str:
