@@ -109,11 +109,11 @@ def _apply(state: State | None, event: Event) -> State:
         if state is None:
             state = begin(event)
         else:
-            rule = _RULES.get(event.type)
-            if rule is None:
-                raise UnknownEvent(event.job_id, event.version, f"no rule to fold {event.type!r}")
             if event.version != state["version"] + 1:
                 raise DamagedLog(event.job_id, event.version, f"does not follow version {state['version']}")
+            rule = _RULES.get(event.type)
+            if rule is None:
+                raise UnknownEvent(event.job_id, event.version, f"no rule to fold {event.type!r} behind other events")
             rule(state, event, event.data)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise DamagedLog(event.job_id, event.version, f"{event.type} does not fit the state: {error!r}") from error

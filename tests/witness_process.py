@@ -105,7 +105,9 @@ class WitnessedStore:
     def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
         return self._around(known.version + 1, lambda: self._store.claim(job_id, worker_id, known, rule))
 
-    def _around(self, version: int, write: Callable[[], Any], judge: Callable[[Any], bool] = lambda answer: True) -> Any:
+    def _around(
+        self, version: int, write: Callable[[], Any], judge: Callable[[Any], bool] = lambda answer: True
+    ) -> Any:
         reached = self._kill.kind in ("before", "after") and version >= self._kill.count
         if reached and self._kill.kind == "before":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,147 @@
+"""Folding a log gives one state, however it is cut, and what is read from that state agrees with the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulated_jobs import SimulatedLog, simulated_logs
+
+from steplog.eventstore.codec import decode, encode
+from steplog.eventstore.errors import DamagedLog
+from steplog.eventstore.events import Event
+from steplog.projections.evolve import as_state, evolve, fold
+from steplog.projections.head import head_of
+from steplog.projections.plan import Shape, split_key
+from steplog.projections.readiness import open_edges, sub_step_of
+from steplog.projections.resume_point import resume_point
+from steplog.projections.snapshot import snapshot
+from steplog.projections.state import ENDED, SETTLED, State, current_phase
+
+NO_LIMIT = 1 << 40
+
+
+def canonical(state: State) -> bytes:
+    return encode(dict(state), bytes_max=NO_LIMIT)
+
+
+@given(simulated_logs())
+def test_a_stored_state_and_the_tail_after_it_fold_to_what_the_whole_log_folds_to(log: SimulatedLog) -> None:
+    whole = canonical(fold(log.events))
+
+    for cut in range(1, len(log.events)):
+        stored = as_state(decode(canonical(fold(log.events[:cut]))))
+        assert canonical(fold(log.events[cut:], stored)) == whole
+
+
+@given(simulated_logs())
+def test_evolving_event_by_event_agrees_and_leaves_every_earlier_state_as_it_was(log: SimulatedLog) -> None:
+    state: State | None = None
+    seen: list[tuple[State, bytes]] = []
+    for event in log.events:
+        state = evolve(state, event)
+        seen.append((state, canonical(state)))
+
+    assert seen[-1][1] == canonical(fold(log.events))
+    assert all(canonical(earlier) == then for earlier, then in seen)
+
+
+@given(simulated_logs())
+def test_the_state_the_decider_foresaw_is_the_fold_of_what_was_recorded(log: SimulatedLog) -> None:
+    assert canonical(log.foreseen) == canonical(fold(log.events))
+
+
+@given(simulated_logs(), st.data())
+def test_what_deciding_looks_at_agrees_with_a_look_at_everything(log: SimulatedLog, data: st.DataObject) -> None:
+    state = fold(log.events[: data.draw(st.integers(1, len(log.events)))])
+    shape = Shape.of(state["plan"])
+
+    for name, phase in state["phases"].items():
+        statuses = {step: of["status"] for step, of in phase["sub_steps"].items()}
+        pending = {step for step, status in statuses.items() if status == "pending"}
+        assert set(phase["ready"]) == {step for step in pending if not open_edges(state, shape, f"{name}/{step}")}
+        assert set(phase["failed"]) == {step for step, status in statuses.items() if status == "failed"}
+        assert set(phase["active"]) == {
+            step for step, status in statuses.items() if status not in SETTLED and status != "pending"
+        }
+        assert phase["unsettled"] == sum(status not in SETTLED for status in statuses.values())
+    assert state["done"] == sum(sub_step_of(state, key)["status"] in SETTLED for key in shape.sub_steps)
+    assert head_of(state).done == snapshot(state)["progress"]["done"] == state["done"]
+
+
+@given(simulated_logs())
+def test_a_completed_sub_step_never_starts_again_and_attempts_count_on(log: SimulatedLog) -> None:
+    completed: set[str] = set()
+    attempts: Counter[str] = Counter()
+    for event in log.events:
+        key = f"{event.data.get('phase')}/{event.data.get('sub_step')}"
+        if event.type == "SubStepStarted":
+            assert key not in completed
+            attempts[key] += 1
+            assert event.data["attempt"] == attempts[key]
+        elif event.type == "SubStepCompleted":
+            completed.add(key)
+
+
+@given(simulated_logs())
+def test_nothing_starts_before_what_it_needs_and_the_phases_before_it(log: SimulatedLog) -> None:
+    state: State | None = None
+    for event in log.events:
+        if state is not None and event.type == "SubStepStarted":
+            shape = Shape.of(state["plan"])
+            key = f"{event.data['phase']}/{event.data['sub_step']}"
+            assert not open_edges(state, shape, key)
+            assert current_phase(state) == event.data["phase"]
+            limit = shape.phases[event.data["phase"]].get("parallel", NO_LIMIT)
+            running = [name for name in state["phases"][event.data["phase"]]["active"]]
+            at_work = [
+                name
+                for name in running
+                if sub_step_of(state, f"{event.data['phase']}/{name}")["status"] == "in_progress"
+            ]
+            assert len(at_work) < limit
+        state = evolve(state, event)
+
+
+@given(simulated_logs())
+def test_the_budget_of_attempts_is_kept_over_crashes(log: SimulatedLog) -> None:
+    plan = Shape.of(log.events[0].data["plan"])
+    failures: Counter[str] = Counter()
+    for event in log.events:
+        if event.type == "JobResumed":
+            failures.clear()
+        if event.type == "SubStepFailed":
+            failures[f"{event.data['phase']}/{event.data['sub_step']}"] += 1
+        if event.type == "SubStepRetryScheduled":
+            key = f"{event.data['phase']}/{event.data['sub_step']}"
+            assert failures[key] < plan.sub_steps[key]["retry"]["attempts"]
+
+
+@given(simulated_logs(), st.data())
+def test_the_resume_point_names_everything_open_in_the_current_phase_once(
+    log: SimulatedLog, data: st.DataObject
+) -> None:
+    state = fold(log.events[: data.draw(st.integers(1, len(log.events)))])
+    point = resume_point(state)
+
+    named = [each["sub_step"] for each in (*point["run"], *point["waiting"])]
+    phase = None if state["status"] in ENDED else current_phase(state)
+    shape = Shape.of(state["plan"])
+    unsettled = [
+        key
+        for key in shape.sub_steps
+        if split_key(key)[0] == phase and sub_step_of(state, key)["status"] not in SETTLED
+    ]
+    assert sorted(named) == sorted(unsettled)
+
+
+@given(simulated_logs(), st.data())
+def test_a_fold_refuses_a_gap_and_a_repetition(log: SimulatedLog, data: st.DataObject) -> None:
+    events: list[Event] = list(log.events)
+    at = data.draw(st.integers(1, len(events) - 1))
+    broken = events[:at] + (events[at + 1 :] if data.draw(st.booleans()) and at + 1 < len(events) else events[at - 1 :])
+    with pytest.raises(DamagedLog) as refused:
+        fold(broken)
+    assert refused.value.version in (at, at + 2)
