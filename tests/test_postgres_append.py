@@ -172,7 +172,8 @@ def test_a_locked_head_is_answered_busy_and_its_neighbours_are_stored_meanwhile(
 ) -> None:
     held, free = Owned(postgres_store, build), Owned(postgres_store, build)
     jobs = sql.Identifier(postgres_schema, "jobs")
-    with psycopg.connect(postgres_dsn) as stopped:
+    # The server ends the stopped transaction in the end, so that an append that waits for it fails here.
+    with psycopg.connect(postgres_dsn, options="-c idle_in_transaction_session_timeout=10s") as stopped:
         stopped.execute(sql.SQL("select from {} where job_id = %s for no key update").format(jobs), [held.id])
         answers = postgres_store.append([held.next("a"), free.next("b")])
         stopped.rollback()
