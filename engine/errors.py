@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from steplog.eventstore.errors import SteplogError
 
 
@@ -30,7 +32,9 @@ class PlanMismatch(SteplogError):
 class WorkflowNotFound(SteplogError):
     """No module that was imported declares the workflow."""
 
-    next_step = "name the module that declares it: `steplog --module MODULE resume JOB`, or STEPLOG_MODULES"
+    next_step: ClassVar[str | None] = (
+        "name the module that declares it: `steplog --module MODULE resume JOB`, or STEPLOG_MODULES"
+    )
 
     def __init__(self, workflow: str) -> None:
         super().__init__(f"no workflow {workflow!r} among the modules imported")

@@ -5,13 +5,16 @@ The running commit is the batching window: what arrives meanwhile goes into the 
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
 from concurrent.futures import Future
 
-from steplog.eventstore.errors import OutcomeUnknown
+from steplog.eventstore.errors import StoreUnavailable
 from steplog.eventstore.store import Answer, Append, Store
+
+logger = logging.getLogger("steplog.eventstore")
 
 _BATCH_MAX = 256
 _RESEND_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -37,7 +40,7 @@ class Writer:
         return answer
 
     def close(self) -> None:
-        """Write what is queued, then end the thread. An append whose outcome stays unknown raises OutcomeUnknown."""
+        """Write what is queued, then end the thread. An append that the store cannot take raises StoreUnavailable."""
         self._stopping.set()
         self._queue.put(None)
         self._thread.join()
@@ -60,20 +63,21 @@ class Writer:
         try:
             answers = self._append_until_known([item for item, _ in batch])
         except Exception as error:
-            for _, answer in batch:
-                answer.set_exception(error)
+            for _, promised in batch:
+                promised.set_exception(error)
             return
-        for (_, future), answer in zip(batch, answers, strict=True):
-            future.set_result(answer)
+        for (_, promised), answer in zip(batch, answers, strict=True):
+            promised.set_result(answer)
 
     def _append_until_known(self, items: list[Append]) -> list[Answer]:
-        """Send the same events again until their outcome is known: stored twice is impossible, lost is not."""
+        """Send the same events again until they are stored or refused: they cannot be stored twice."""
         tries = 0
         while True:
             try:
                 return self._store.append(items)
-            except OutcomeUnknown:
+            except StoreUnavailable as error:
                 if self._stopping.is_set():
                     raise
+                logger.warning("%s; sending the same %d appends again", error, len(items))
                 time.sleep(_RESEND_WAITS_S[min(tries, len(_RESEND_WAITS_S) - 1)])
                 tries += 1

@@ -1,4 +1,4 @@
-"""Logs of jobs whose plan and whose luck hypothesis draws, made by the decider alone: no store, no handlers, no time."""
+"""Logs of jobs whose plan and whose luck hypothesis draws, made by the decider alone: no store, no handlers."""
 
 from __future__ import annotations
 

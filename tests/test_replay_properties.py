@@ -95,12 +95,8 @@ def test_nothing_starts_before_what_it_needs_and_the_phases_before_it(log: Simul
             assert not open_edges(state, shape, key)
             assert current_phase(state) == event.data["phase"]
             limit = shape.phases[event.data["phase"]].get("parallel", NO_LIMIT)
-            running = [name for name in state["phases"][event.data["phase"]]["active"]]
-            at_work = [
-                name
-                for name in running
-                if sub_step_of(state, f"{event.data['phase']}/{name}")["status"] == "in_progress"
-            ]
+            phase = state["phases"][event.data["phase"]]
+            at_work = [name for name in phase["active"] if phase["sub_steps"][name]["status"] == "in_progress"]
             assert len(at_work) < limit
         state = evolve(state, event)
 

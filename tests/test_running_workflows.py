@@ -450,7 +450,7 @@ def test_a_timeout_is_a_failure_that_is_retried(store: Store, is_async: bool) ->
                 release.wait(0.005)
         return step.attempt
 
-    declared: Any = wf.sub_step(name="slow", timeout="50ms", retry=AT_ONCE)(slow_async if is_async else slow)  # type: ignore[call-overload]  # two kinds of handler in one variable
+    declared: Any = wf.sub_step(name="slow", timeout="50ms", retry=AT_ONCE)(slow_async if is_async else slow)
 
     job = wf.run(store=store)
 

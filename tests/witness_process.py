@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from registration_shape import Signup, registration_shape
 
@@ -23,6 +23,8 @@ from steplog.eventstore.chain import Position
 from steplog.eventstore.postgres import PostgresStore
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import Answer, Append, Claim, ClaimRule, Code, NewJob, Store
+
+A = TypeVar("A")
 
 SETTINGS = Settings(interruptions_max=1000)
 
@@ -105,9 +107,7 @@ class WitnessedStore:
     def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
         return self._around(known.version + 1, lambda: self._store.claim(job_id, worker_id, known, rule))
 
-    def _around(
-        self, version: int, write: Callable[[], Any], judge: Callable[[Any], bool] = lambda answer: True
-    ) -> Any:
+    def _around(self, version: int, write: Callable[[], A], judge: Callable[[A], bool] = lambda answer: True) -> A:
         reached = self._kill.kind in ("before", "after") and version >= self._kill.count
         if reached and self._kill.kind == "before":
             os.kill(os.getpid(), signal.SIGKILL)
