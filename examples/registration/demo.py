@@ -27,6 +27,8 @@ from steplog.projections.state import ENDED, STOPPED, State
 MODULE = "steplog.examples.registration"
 STEPLOG = (sys.executable, "-m", "steplog")
 STORE_FILE = "steplog-demo.db"
+WORK_FOLDER = "registration"
+WORKER_LOG = "worker.log"
 PACE = 0.4
 KILL_AT = 0.4
 """How much of the menu is in when the worker is killed."""
@@ -38,6 +40,8 @@ T = TypeVar("T")
 
 class DemoFailed(SteplogError):
     """The demo did not get as far as it should."""
+
+    next_step = f"read {WORKER_LOG}, beside the demo's store"
 
 
 def run_demo(folder: Path, *, out: TextIO) -> int:
@@ -59,7 +63,7 @@ class Demo:
     def __init__(self, folder: Path, tell: Teller) -> None:
         self.folder = folder
         self.url = f"sqlite:///{folder / STORE_FILE}"
-        self.given = Registration(folder=folder / "registration", pace=PACE)
+        self.given = Registration(folder=folder / WORK_FOLDER, pace=PACE)
         self.store: Store = open_store(self.url)
         self.tell = tell
         self.began = time.monotonic()
@@ -105,7 +109,7 @@ class Demo:
     @contextmanager
     def worker(self, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         """A steplog process, gone when the block is left."""
-        with (self.folder / "worker.log").open("ab") as log:
+        with (self.folder / WORKER_LOG).open("ab") as log:
             process = subprocess.Popen(
                 [*STEPLOG, "--db", self.url, *command],
                 stdin=subprocess.DEVNULL,
@@ -144,9 +148,9 @@ def wait_for(worker: subprocess.Popen[bytes], look: Callable[[], T | None]) -> T
         if seen is not None:
             return seen
         if ended:
-            raise DemoFailed(f"the worker ended too early, with exit code {worker.returncode}; see worker.log")
+            raise DemoFailed(f"the worker ended too early, with exit code {worker.returncode}")
         time.sleep(POLL_S)
-    raise DemoFailed(f"nothing happened for {PATIENCE_S:g} s; see worker.log")
+    raise DemoFailed(f"nothing happened for {PATIENCE_S:g} s")
 
 
 def half_way(state: State) -> State | None:
