@@ -86,7 +86,7 @@ async def run_job(
     """Create a job owned by a new worker and run it; with a key seen before, that job goes on instead."""
     recorded = recorded_input(definition, input)
     with Worker(store, settings=settings) as worker:
-        owned, new_job = _prepare(worker, definition, recorded, key)
+        owned, new_job = prepare(worker, definition, recorded, key)
         job_id = await asyncio.to_thread(store.create, new_job)
         announce(job_id)
         if job_id == new_job.job_id:
@@ -112,7 +112,7 @@ def _problem(error: Any) -> str:
     return f"{where}: {error['msg']}" if where else str(error["msg"])
 
 
-def _prepare(worker: Worker, definition: AnyDefinition, input: Any, key: str | None) -> tuple[Owned, NewJob]:
+def prepare(worker: Worker, definition: AnyDefinition, input: Any, key: str | None) -> tuple[Owned, NewJob]:
     """A job that is created and claimed in one append."""
     created = JobCreated(
         workflow=definition.name,

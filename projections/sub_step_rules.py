@@ -182,8 +182,13 @@ def _reset(state: State, event: Event, data: dict[str, Any]) -> None:
 def _inherited(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step = _settled(state, event, data, data["status"])
     sub_step["generation"] = sub_step["key_generation"] = data["generation"]
-    for name in ("attempts", "result", "error", "reason", "idempotency_key", "started_at", "completed_at"):
-        sub_step[name] = data.get(name)
+    sub_step["attempts"] = data["attempts"]
+    sub_step["result"] = data.get("result")
+    sub_step["error"] = data.get("error")
+    sub_step["reason"] = data.get("reason")
+    sub_step["idempotency_key"] = data.get("idempotency_key")
+    sub_step["started_at"] = data.get("started_at")
+    sub_step["completed_at"] = data.get("completed_at")
     for name in data.get("context_written", []):
         state["writers"].setdefault(name, {})[f"{data['phase']}/{data['sub_step']}"] = event.version
 

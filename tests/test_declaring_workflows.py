@@ -1,0 +1,116 @@
+"""What a declaration cannot mean is refused where it stands, with what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from steplog import DefinitionError, Retry, Step, Workflow, result, use
+
+
+async def asynchronous() -> AsyncIterator[int]:
+    yield 1
+
+
+def needs_something(missing: int) -> int:
+    return missing
+
+
+def nameless(wf: Workflow[Any, Any]) -> None:
+    wf.sub_step(name="line\nbreak")(lambda: None)
+
+
+def twice(wf: Workflow[Any, Any]) -> None:
+    wf.sub_step(name="same")(lambda: None)
+    wf.sub_step(name="same")(lambda: None)
+
+
+def unfillable(wf: Workflow[Any, Any]) -> None:
+    untyped: Any = needs_something
+    wf.sub_step(untyped)
+
+
+def edge_from_elsewhere(wf: Workflow[Any, Any]) -> None:
+    other = Workflow("other").sub_step(lambda: None)
+    wf.sub_step(after=[other])(lambda: None)
+
+
+def edge_from_a_later_phase(wf: Workflow[Any, Any]) -> None:
+    first, second = wf.phase("first"), wf.phase("second")
+    later = second.sub_step(name="later")(lambda: 1)
+    first.sub_step(name="early", after=[later])(lambda: None)
+
+
+def edge_from_a_string(wf: Workflow[Any, Any]) -> None:
+    edges: Any = ["fetch"]
+    wf.sub_step(after=edges)(lambda: None)
+
+
+def async_resource_for_a_plain_handler(wf: Workflow[Any, Any]) -> None:
+    def handler(number: int = use(asynchronous)) -> int:
+        return number
+
+    wf.sub_step(handler)
+
+
+def local_model(wf: Workflow[Any, Any]) -> None:
+    class Local: ...
+
+    def handler(step: Step) -> Local:
+        return Local()
+
+    wf.sub_step(handler)
+
+
+REFUSED: dict[str, tuple[Callable[[Workflow[Any, Any]], Any], str]] = {
+    "a name with a line break": (nameless, "control characters"),
+    "a name twice": (twice, "main/same is declared twice"),
+    "a parameter that nothing fills": (unfillable, "nothing can fill the parameter 'missing'"),
+    "an edge from another workflow": (edge_from_elsewhere, "of another workflow"),
+    "an edge from a later phase": (edge_from_a_later_phase, "of a later phase"),
+    "an edge that is no sub-step": (edge_from_a_string, "after= takes sub-steps"),
+    "an async resource for a plain handler": (async_resource_for_a_plain_handler, "only an async handler"),
+    "a type that is local to a function": (local_model, "at module level"),
+    "a slash in a phase's name": (lambda wf: wf.phase("a/b"), "no slash"),
+    "a phase twice": (lambda wf: (wf.phase("a"), wf.phase("a")), "declared twice"),
+    "a limit of none": (lambda wf: wf.phase("a", parallel=0), "never run anything"),
+    "no attempts": (lambda wf: Retry(attempts=0), "at least once"),
+    "waits that shrink": (lambda wf: Retry(factor=0.5), "cannot shrink"),
+    "a duration without a unit": (lambda wf: wf.sub_step(timeout="5 minutes"), "is no duration"),
+    "a negative duration": (lambda wf: wf.sub_step(timeout=-1), "not negative"),
+    "a workflow without a name": (lambda wf: Workflow(""), "not empty"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_declaration_without_a_meaning_is_refused(name: str) -> None:
+    declare, message = REFUSED[name]
+
+    with pytest.raises(DefinitionError, match=message):
+        declare(Workflow("refused"))
+
+
+def test_a_handler_stays_callable_in_a_unit_test() -> None:
+    wf = Workflow("unit")
+
+    @wf.sub_step
+    def fetch() -> str:
+        return "world"
+
+    @wf.sub_step
+    def greet(name: str = result(fetch)) -> str:
+        return f"hello {name}"
+
+    assert fetch() == "world"
+    assert greet("you") == "hello you"
+    with pytest.raises(TypeError, match="without an engine, so result\\(\\) does not fill 'name'"):
+        greet()
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("2h", 7200), ("1d", 86400), (1.5, 1.5), (0, 0)]
+)
+def test_durations_are_seconds_or_a_number_with_its_unit(given: str | float, seconds: float) -> None:
+    assert Retry(wait=given).plan()["wait_s"] == seconds
