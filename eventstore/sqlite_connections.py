@@ -25,6 +25,7 @@ ROLE_RETRY_WRITES = 64
 """After how many writes a process without the checkpointer's role asks for it again."""
 
 _log = logging.getLogger("steplog.eventstore.sqlite")
+_log.addHandler(logging.NullHandler())
 
 
 class Connections:
@@ -230,7 +231,7 @@ def _set_up_writer(connection: sqlite3.Connection, busy_timeout_s: float) -> Non
 
 
 def _use_wal(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
-    """Where the file is not in WAL mode yet, try until it is: SQLite does not wait for others when it switches."""
+    """Switch the file to WAL; where several do so at once SQLite refuses one of them now and then without waiting."""
     deadline = time.monotonic() + busy_timeout_s
     while True:
         try:

@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 from log_builder import LogBuilder
+from process_program import Process
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from steplog.eventstore.errors import DamagedLog, OutcomeUnknown, StoreError, StoreUnavailable
 from steplog.eventstore.events import Event
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.sqlite_errors import translate
 from steplog.eventstore.store import Append, Code, HeadQuery
 from steplog.testing.clock import VirtualClock
 
+PROGRAM = Path(__file__).with_name("sqlite_program.py")
 PRIMARY_CODES = sorted(
     value for name, value in vars(sqlite3).items() if name.startswith("SQLITE_") and type(value) is int and value < 100
 )
@@ -96,6 +98,29 @@ def test_registration_whose_commit_failed_can_be_sent_again(store: SQLiteStore) 
             store.register_worker(worker, 60)
     store.register_worker(worker, 60)
     assert [(known.identity, known.state) for known in store.workers()] == [(worker, "alive")]
+
+
+def test_registration_that_failed_keeps_no_byte_from_others(path: Path, store: SQLiteStore) -> None:
+    store.migrate()
+    Faulty.takes_effect, Faulty.fail_at = False, "COMMIT"
+    with pytest.raises(OutcomeUnknown):
+        store.register_worker(LogBuilder(VirtualClock()).worker(), 60)
+    with Process(PROGRAM, path) as other:
+        job_id = other.ask("create")
+        owner = other.ask("claim", job_id)
+    assert store.head(job_id).worker_id == owner
+
+
+def test_row_that_cannot_be_read_is_named_and_those_before_it_are_read(path: Path, store: SQLiteStore) -> None:
+    item = next_append(store, 5)
+    store.append([item])
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("DROP TRIGGER events_refuse_update")
+        raw.execute("UPDATE events SET type = CAST(x'ff' AS TEXT) WHERE version = 4")
+    seen = list[int]()
+    with pytest.raises(DamagedLog, match="UTF-8") as refused:
+        seen.extend(event.version for event in store.read(item.job_id))
+    assert (refused.value.job_id, refused.value.version, seen) == (item.job_id, 4, [1, 2, 3])
 
 
 @pytest.mark.parametrize("code", PRIMARY_CODES)

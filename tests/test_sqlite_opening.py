@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,52 @@ def test_setting_that_does_not_take_is_refused(
     stubborn = Connections(path, create=True, busy_timeout_s=10)
     with closing(stubborn), pytest.raises(StoreUnavailable, match=pragma), stubborn.reading(), stubborn.writing():
         pass
+
+
+@pytest.mark.parametrize(("code", "tries"), [(sqlite3.SQLITE_BUSY, 3), (sqlite3.SQLITE_IOERR, 1)])
+def test_switch_to_wal_that_meets_another_ones_is_tried_again(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch, code: int, tries: int
+) -> None:
+    connect, tried = sqlite3.connect, list[str]()
+
+    class Contended(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if "journal_mode" in sql:
+                tried.append(sql)
+                if len(tried) < 3:
+                    error = sqlite3.OperationalError("refused")
+                    error.sqlite_errorcode = code
+                    raise error
+            return super().execute(sql, *parameters)
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: connect(*given, **named, factory=Contended))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(StoreUnavailable) if tries == 1 else nullcontext(), connections.writing():
+        pass
+    assert len(tried) == tries
+
+
+def test_switch_to_wal_beside_a_long_read_is_refused_in_the_end(path: Path, store: SQLiteStore) -> None:
+    change(path, "CREATE TABLE t (x)")
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM t").fetchall()
+        with pytest.raises(StoreUnavailable, match="locked"):
+            new_job(store)
+
+
+def test_write_whose_body_fails_is_not_stored(connections: Connections) -> None:
+    def insert_and_fail() -> None:
+        with connections.writing() as writer:
+            writer.execute("INSERT INTO t VALUES (1)")
+            raise KeyboardInterrupt
+
+    with connections.writing() as writer:
+        writer.execute("CREATE TABLE t (x)")
+    with pytest.raises(KeyboardInterrupt):
+        insert_and_fail()
+    with connections.writing() as writer:
+        assert writer.execute("SELECT * FROM t").fetchall() == []
 
 
 # --- who checkpoints -------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import Claim
 
 PROGRAM = Path(__file__).with_name("sqlite_program.py")
+LOCK_PROGRAM = Path(__file__).with_name("lock_program.py")
 LEASE_S = 60.0
 
 
@@ -108,6 +109,14 @@ def test_beat_wins_back_a_lock_that_foreign_code_dropped(path: Path, store: SQLi
     path.with_name("log.db-workers").read_bytes()
     store.beat(owner.worker_id, LEASE_S)
     assert other.ask("claim", job_id) == "JobOwned"
+
+
+def test_retired_worker_leaves_its_byte_free(path: Path, store: SQLiteStore) -> None:
+    owner = claim(store, store.create(LogBuilder(SystemClock()).job()))
+    with Process(LOCK_PROGRAM, path.with_name("log.db-workers")) as other:
+        assert other.ask("is_locked", 1)
+        store.retire_worker(owner.worker_id)
+        assert not other.ask("is_locked", 1)
 
 
 def test_path_through_a_link_leads_to_the_same_locks(path: Path, store: SQLiteStore, other: Process) -> None:
