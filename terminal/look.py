@@ -70,7 +70,7 @@ class Look:
         return f"{self.glyph(status)} {self.word(status)}"
 
     def paint(self, text: str, colour: str | None, *, bold: bool = False) -> str:
-        return click.style(text, fg=colour, bold=bold or None) if self.colour and (colour or bold) else text
+        return click.style(text, fg=colour, bold=bold or None) if text and self.colour and (colour or bold) else text
 
     def dim(self, text: str) -> str:
         return self.paint(text, "bright_black")
@@ -101,4 +101,4 @@ class Look:
         return line if self.unicode else line.translate(_ASCII).encode("ascii", "backslashreplace").decode()
 
 
-_ASCII = str.maketrans({"…": "...", "→": "->", "·": ",", "├": "|", "│": "|", "└": "`", "─": "-"})
+_ASCII = str.maketrans({"…": "...", "→": "->", "·": "|", "├": "|", "│": "|", "└": "`", "─": "-"})

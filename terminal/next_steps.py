@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from steplog.projections.state import STOPPED
 from steplog.terminal.look import Look
 from steplog.terminal.table import GAP, facts
 from steplog.terminal.text import one_line, pad, short, width
@@ -17,9 +18,14 @@ def resume_point_lines(point: dict[str, Any], view: View) -> list[str]:
     look = view.look
     run = [_said("run", entry["sub_step"], _why(entry, view)) for entry in point["run"]]
     waiting = [_said("waiting", entry["sub_step"], f"for {one_line(entry['for'])}") for entry in point["waiting"]]
-    settled = [(kind, _counted(point[kind])) for kind in ("failed", "skipped", "done")]
+    settled = [
+        f"{pad(kind, _KIND_COLUMNS)}{GAP}{len(point[kind])}: {one_line(', '.join(point[kind]))}"
+        for kind in ("failed", "skipped", "done")
+        if point[kind]
+    ]
+    nothing = "nothing runs until somebody resumes it" if point["status"] in STOPPED else "nothing would run"
     context = [f"{GAP}{line}" for line in context_lines(point["context"], look)]
-    lines = [header(view), *(_aligned([*run, *waiting]) or ["nothing would run"]), *facts(settled, look)]
+    lines = [header(view), *(_aligned([*run, *waiting]) or [nothing]), *settled]
     return [look.fit(line) for line in [*lines, *([look.dim("context"), *context] if context else [])]]
 
 
@@ -47,7 +53,3 @@ def _said(kind: str, key: str, why: str) -> tuple[str, str, str]:
 def _aligned(entries: list[tuple[str, str, str]]) -> list[str]:
     columns = max((width(key) for _, key, _ in entries), default=0)
     return [f"{pad(kind, _KIND_COLUMNS)}{GAP}{pad(key, columns)}{GAP}{why}" for kind, key, why in entries]
-
-
-def _counted(keys: list[str]) -> str:
-    return f"{len(keys)}: {one_line(', '.join(keys))}" if keys else ""
