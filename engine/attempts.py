@@ -200,6 +200,7 @@ class _Channel:
         self._draft: Context | None = None
         self._base: Fields = {}
         self._progressed_at = float("-inf")
+        self._untold: fact.Progressed | None = None
         self.cancelled = False
 
     def follow(self, draft: Context, base: Fields) -> None:
@@ -214,22 +215,27 @@ class _Channel:
         encode(cursor, path="cursor")
         if self.cancelled:
             raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
+        if self._untold is not None:
+            self._tell(self._untold)
         durable: Future[None] = Future()
         reached = fact.CheckpointReached(self._of, cursor, self.changed())
+        self._inbox.post_from_thread(reached, durable)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            self._inbox.post_from_thread(reached, durable)
             durable.result()
             return _Done()
-        self._inbox.post(reached, durable)
         return asyncio.wrap_future(durable)
 
     def progress(self, done: float, total: float | None, note: str | None) -> None:
-        now = time.monotonic()
-        if now - self._progressed_at >= _PROGRESS_EVERY_S:
-            self._progressed_at = now
-            self._inbox.post_from_thread(fact.Progressed(self._of, done, total, note))
+        self._untold = fact.Progressed(self._of, done, total, note)
+        if time.monotonic() - self._progressed_at >= _PROGRESS_EVERY_S:
+            self._tell(self._untold)
+
+    def _tell(self, progressed: fact.Progressed) -> None:
+        self._progressed_at = time.monotonic()
+        self._untold = None
+        self._inbox.post_from_thread(progressed)
 
 
 class _Done(Awaitable[None]):

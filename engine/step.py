@@ -100,7 +100,7 @@ class Step(Job[I_co, C_co]):
         return self._channel.checkpoint(cursor)
 
     def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
-        """Say how far the attempt is; recorded at most about once a second."""
+        """Say how far the attempt is; recorded with each checkpoint, and otherwise about once a second."""
         self._channel.progress(done, total, note)
 
     @property

@@ -130,8 +130,8 @@ def menu_import(step: RegistrationStep) -> int:
     database = restaurant_database(step.input.folder)
     start = position(step.cursor, menu)
     for done in restaurant_db.import_menu(database, menu, step.idempotency_key, start):
-        step.checkpoint({"rows": done, "of": len(menu.rows), "menu": menu.digest})
         step.progress(done, len(menu.rows), "menu rows")
+        step.checkpoint({"rows": done, "of": len(menu.rows), "menu": menu.digest})
         take_time(step, 0.4)
     step.context.menuImportSucceeded = True
     return len(menu.dishes)
