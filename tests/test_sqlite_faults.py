@@ -123,6 +123,31 @@ def test_row_that_cannot_be_read_is_named_and_those_before_it_are_read(path: Pat
     assert (refused.value.job_id, refused.value.version, seen) == (item.job_id, 4, [1, 2, 3])
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET data = NULL WHERE version = 4",
+        "UPDATE events SET hash = NULL WHERE version = 4",
+        "UPDATE events SET hash = x'00ff' WHERE version = 4",
+        "UPDATE events SET schema_version = NULL WHERE version = 4",
+        "UPDATE events SET recorded_at = 7 WHERE version = 4",
+    ],
+)
+def test_row_with_a_value_of_another_kind_is_damaged(path: Path, store: SQLiteStore, statement: str) -> None:
+    item = next_append(store, 5)
+    store.append([item])
+    store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("DROP TRIGGER events_refuse_update")
+        raw.execute("PRAGMA writable_schema = ON")
+        raw.execute("UPDATE sqlite_master SET sql = replace(sql, ' NOT NULL', '') WHERE name = 'events'")
+        raw.execute("PRAGMA writable_schema = RESET")
+        raw.execute(statement)
+    with closing(SQLiteStore(path)) as reopened, pytest.raises(DamagedLog) as refused:
+        list(reopened.read(item.job_id))
+    assert refused.value.version == 4
+
+
 @pytest.mark.parametrize("code", PRIMARY_CODES)
 def test_every_error_of_sqlite_has_a_type_of_ours(code: int) -> None:
     error = sqlite3.OperationalError("what SQLite said")
