@@ -272,8 +272,8 @@ class SubStepWaiting(SubStepData):
 class SubStepProgressed(AttemptData):
     """How far an attempt has come."""
 
-    done: float
-    total: float | None = None
+    done: int | float
+    total: int | float | None = None
     note: str | None = None
 
 

@@ -107,7 +107,7 @@ def read_menu(path: Path) -> Menu:
         line = error.object[: error.start].count(b"\n") + 1
         raise MenuError(path, [f"line {line}: not UTF-8"]) from error
     rows = _rows(path, text)
-    return Menu(rows, dish_keys(rows), hashlib.sha256(content).hexdigest())
+    return Menu(rows, dish_keys(rows), hashlib.sha256(content).hexdigest()[:16])
 
 
 def dish_keys(rows: list[MenuRow]) -> list[str]:
