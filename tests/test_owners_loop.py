@@ -1,0 +1,196 @@
+"""The six rules of the owner's loop, with a store in between that says what a test wants it to say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from steplog import AttemptOver, Context, OwnershipLost, Step, Workflow
+from steplog.eventstore.chain import seal
+from steplog.eventstore.clock import SystemClock
+from steplog.eventstore.errors import JobNotFound, OutcomeUnknown
+from steplog.eventstore.events import ContextChanged, Event
+from steplog.eventstore.store import Answer, Append, Code, Head, HeadQuery, Proposal, Store
+from steplog.projections.evolve import fold
+from steplog.projections.head import head_of
+
+DONE_S_MAX = 20
+
+Meddle = Callable[[Append, Callable[[], list[Answer]]], list[Answer]]
+"""What answers an owner's append; calling what it is given is how the append gets into the real store."""
+
+
+class Notes(Context):
+    said: str = ""
+    heard: str = ""
+
+
+class MeddledStore:
+    """A store whose appends pass through a test's hands, and which keeps what was sent."""
+
+    def __init__(self, store: Store, meddle: Meddle) -> None:
+        self._store = store
+        self._meddle = meddle
+        self.sent: list[Append] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def append(self, batch: Sequence[Append]) -> list[Answer]:
+        (item,) = batch
+        self.sent.append(item)
+        return self._meddle(item, lambda: self._store.append(batch))
+
+
+def run(wf: Workflow[Any, Any], store: Any) -> Any:
+    """The ended job; a runner that waits for what will never come is a failure."""
+    return asyncio.run(asyncio.wait_for(wf.arun(store=store), DONE_S_MAX))
+
+
+def pass_on(item: Append, stored: Callable[[], list[Answer]]) -> list[Answer]:
+    return stored()
+
+
+def answered_once(code: Code, of_type: str) -> Meddle:
+    """The first append with such an event is answered without being stored."""
+    waiting = [code]
+
+    def meddle(item: Append, stored: Callable[[], list[Answer]]) -> list[Answer]:
+        if waiting and any(event.type == of_type for event in item.events):
+            return [Answer(item.job_id, waiting.pop(), item.expected.version)]
+        return stored()
+
+    return meddle
+
+
+def types_of(store: Store, job_id: str) -> list[str]:
+    return [event.type for event in store.read(job_id)]
+
+
+def an_operator_sets(store: Store, job_id: str, **values: Any) -> None:
+    clock = SystemClock()
+
+    def rule(head: Head, tail: Sequence[Event]) -> Proposal:
+        state = fold(store.read(job_id, until=head.version))
+        changed = ContextChanged(set=values, by="anna")
+        events = seal(job_id, head.position, [changed], clock.now(), clock)
+        return Proposal(events, head_of(state))
+
+    store.append_locked(job_id, store.head(job_id).position, rule)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(Code.FENCED, OwnershipLost), (Code.REGRESSED, OwnershipLost), (Code.MISSING, JobNotFound)],
+)
+def test_what_an_append_would_have_started_is_not_called_unless_it_is_stored(
+    store: Store, code: Code, error: type[Exception]
+) -> None:
+    wf = Workflow("started")
+    called: list[str] = []
+
+    @wf.sub_step
+    async def work() -> None:
+        called.append("work")
+
+    meddled: Any = MeddledStore(store, answered_once(code, "SubStepStarted"))
+    with pytest.raises(error):
+        run(wf, meddled)
+
+    (head,) = store.heads(HeadQuery())
+    assert called == []
+    assert types_of(store, head.job_id) == ["JobCreated", "JobClaimed"]
+    assert len(meddled.sent) == 1
+
+
+def test_an_outcome_stays_until_it_is_recorded_although_somebody_else_appends_first(store: Store) -> None:
+    wf = Workflow("conflict", context=Notes)
+
+    @wf.sub_step
+    def work(step: Step[Any, Notes]) -> int:
+        an_operator_sets(store, step.job_id, heard="stop")
+        step.context.said = "going on"
+        return 7
+
+    job = run(wf, store)
+
+    assert (job.status, job.result(work)) == ("completed", 7)
+    assert job.context == Notes(said="going on", heard="stop")
+    assert types_of(store, job.job_id).count("SubStepCompleted") == 1
+
+
+def test_a_checkpoint_that_was_not_stored_does_not_return(store: Store) -> None:
+    wf = Workflow("checkpoint")
+    told: list[str] = []
+
+    @wf.sub_step
+    async def work(step: Step) -> None:
+        try:
+            await step.checkpoint(1)
+            told.append("durable")
+        except AttemptOver:
+            told.append("refused")
+
+    meddled: Any = MeddledStore(store, answered_once(Code.FENCED, "SubStepCheckpointed"))
+    with pytest.raises(OwnershipLost):
+        run(wf, meddled)
+
+    assert "durable" not in told
+
+
+@pytest.mark.parametrize("takes_effect", [True, False], ids=["applied", "not applied"])
+def test_an_append_whose_outcome_is_unknown_is_sent_again_as_it_was_and_stored_once(
+    store: Store, takes_effect: bool
+) -> None:
+    wf = Workflow("unknown")
+    ran: list[str] = []
+
+    @wf.sub_step
+    def first() -> None:
+        ran.append("first")
+
+    @wf.sub_step(after=[first])
+    def second() -> None:
+        ran.append("second")
+
+    seen: set[int] = set()
+
+    def meddle(item: Append, stored: Callable[[], list[Answer]]) -> list[Answer]:
+        if item.expected.version in seen:
+            return stored()
+        seen.add(item.expected.version)
+        if takes_effect:
+            stored()
+        raise OutcomeUnknown
+
+    meddled: Any = MeddledStore(store, meddle)
+    job = run(wf, meddled)
+
+    assert (job.status, ran) == ("completed", ["first", "second"])
+    assert [event.version for event in store.read(job.job_id)] == list(range(1, job.version + 1))
+    assert meddled.sent[::2] == meddled.sent[1::2]
+    assert len(meddled.sent) == 2 * len(seen)
+
+
+def test_a_completion_its_context_and_what_it_starts_are_one_append(store: Store) -> None:
+    wf = Workflow("together", context=Notes)
+
+    @wf.sub_step
+    def say(step: Step[Any, Notes]) -> None:
+        step.context.said = "hello"
+
+    @wf.sub_step(after=[say])
+    def hear(step: Step[Any, Notes]) -> None:
+        step.context.heard = step.context.said
+
+    meddled: Any = MeddledStore(store, pass_on)
+    run(wf, meddled)
+
+    assert [[event.type for event in item.events] for item in meddled.sent] == [
+        ["PhaseStarted", "SubStepStarted"],
+        ["ContextChanged", "SubStepCompleted", "SubStepStarted"],
+        ["ContextChanged", "SubStepCompleted", "PhaseCompleted", "JobCompleted"],
+    ]
