@@ -91,7 +91,7 @@ class Attempts:
         timeout = HandlerTimeout(timeout_s)
         self.occupied.add(of.key)
         self._inbox.post(fact.Failed(of, error_data(timeout, retry.allows(timeout)), timeout_s, random.random()))
-        self._channels[of.key].cancelled = True
+        self._channels[of.key].end()
         _cancel(running)
         await asyncio.wait({running}, timeout=self._grace_s)
         if not running.done():
@@ -201,7 +201,13 @@ class _Channel:
         self._base: Fields = {}
         self._progressed_at = float("-inf")
         self._untold: fact.Progressed | None = None
+        self._over = False
         self.cancelled = False
+        """Whether the handler was asked to stop; until the attempt is over, what it reports is recorded."""
+
+    def end(self) -> None:
+        """The attempt was settled otherwise."""
+        self.cancelled = self._over = True
 
     def follow(self, draft: Context, base: Fields) -> None:
         """The draft whose changes count, and the fields it is compared with."""
@@ -213,7 +219,7 @@ class _Channel:
 
     def checkpoint(self, cursor: Any) -> Awaitable[None]:
         encode(cursor, path="cursor")
-        if self.cancelled:
+        if self._over:
             raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
         if self._untold is not None:
             self._tell(self._untold)

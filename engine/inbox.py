@@ -27,14 +27,18 @@ class Inbox:
         self._loop = loop
         self._entries: list[Entry] = []
         self._arrived = asyncio.Event()
+        self._closed = False
 
     def post(self, fact: Fact, durable: Future[None] | None = None) -> None:
-        """Add a fact, from the loop's own thread."""
+        """Add a fact, from the loop's own thread. After the run's end it is dropped: the log says interrupted."""
+        if self._closed:
+            refuse(durable)
+            return
         self._entries.append(Entry(fact, durable))
         self._arrived.set()
 
     def post_from_thread(self, fact: Fact, durable: Future[None] | None = None) -> None:
-        """Add a fact from another thread. After the run's end it is dropped: the log already says interrupted."""
+        """Add a fact from another thread."""
         try:
             self._loop.call_soon_threadsafe(self.post, fact, durable)
         except RuntimeError:
@@ -69,6 +73,7 @@ class Inbox:
 
     def close(self) -> None:
         """Nothing more will be recorded: tell whoever still waits."""
+        self._closed = True
         for entry in self._entries:
             refuse(entry.durable)
         self._entries.clear()

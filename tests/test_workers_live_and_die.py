@@ -40,6 +40,8 @@ def slow(step: Step) -> None:
     print(step.job_id, flush=True)
     while not step.cancelled:
         time.sleep(0.01)
+        step.checkpoint({"still": "here"})
+    step.checkpoint({"asked to": "stop"})
     if "ignore" in sys.argv:
         print("told to stop", flush=True)
         time.sleep(60)
