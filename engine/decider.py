@@ -15,6 +15,7 @@ from steplog.engine import facts as fact
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later
+from steplog.eventstore.codec import encode
 from steplog.projections.context_rules import OPERATOR
 from steplog.projections.evolve import Evolution
 from steplog.projections.plan import Key, RetryPlan, Shape, split_key
@@ -127,7 +128,7 @@ class _Deciding:
                 self.emit(ev.LateOutcome(**_attempt(of), outcome="skipped", reason=reason))
 
     def _complete(self, done: fact.Completed) -> None:
-        refused = {name: value for name, value in done.changed.items() if not self._may_write(done.of, name)}
+        refused = {name: value for name, value in done.changed.items() if not self._may_write(done.of, name, value)}
         merged = {name: value for name, value in done.changed.items() if name not in refused}
         if merged:
             self.emit(ev.ContextChanged(set=merged, phase=done.of.phase, sub_step=done.of.sub_step))
@@ -137,10 +138,11 @@ class _Deciding:
             )
         )
 
-    def _may_write(self, of: AttemptId, name: str) -> bool:
+    def _may_write(self, of: AttemptId, name: str, value: Any) -> bool:
         """A field written in this phase may be given another value only by its writer or by what depends on it."""
         writers = self.state["writers"].get(name)
-        if not writers:
+        present = self.state["context"]
+        if not writers or (name in present and encode(present[name]) == encode(value)):
             return True
         writer, version = max(writers.items(), key=lambda item: item[1])
         if writer == OPERATOR:

@@ -406,6 +406,31 @@ def test_two_siblings_that_write_the_same_field_park_the_job_with_both_values_ke
     assert "context conflict" in job.snapshot["reason"]
 
 
+def test_siblings_that_write_the_same_value_agree_and_what_depends_on_the_writer_may_change_it(store: Store) -> None:
+    wf = Workflow("agreement", context=Kitchen)
+
+    def hires(step: Step[Any, Kitchen]) -> None:
+        step.context.cook = "anna"
+
+    one = wf.sub_step(name="one")(hires)
+    wf.sub_step(name="two")(hires)
+
+    @wf.sub_step(after=[one])
+    def between(step: Step[Any, Kitchen]) -> None: ...
+
+    @wf.sub_step(after=[between])
+    def replaces(step: Step[Any, Kitchen]) -> None:
+        step.context.ready = ["soup"]
+
+    @wf.phase("later").sub_step
+    def relieves(step: Step[Any, Kitchen]) -> None:
+        step.context.cook = "berta"
+
+    job = wf.run(store=store)
+
+    assert (job.status, job.context) == ("completed", Kitchen(cook="berta", ready=["soup"]))
+
+
 def test_a_resource_is_opened_for_each_attempt_and_closed_after_it(store: Store) -> None:
     wf = Workflow("resources")
     told: list[str] = []
