@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from steplog import Step, Workflow
 from steplog.eventstore.postgres import PostgresStore
@@ -71,7 +72,7 @@ def test_a_step_on_postgres_costs_one_round_trip_and_one_flush(
 
 def server_log(dsn: str) -> Path:
     """Where the tests' own server logs; a server that somebody gave us keeps its statements to itself."""
-    folder = Path(str(psycopg.conninfo.conninfo_to_dict(dsn).get("host", "")))
+    folder = Path(str(conninfo_to_dict(dsn).get("host", "")))
     if not (folder / "log").is_file():
         pytest.skip("counting statements needs the tests' own server")
     return folder / "log"
