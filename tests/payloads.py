@@ -43,27 +43,26 @@ SCALARS = st.one_of(
     TEXT,
     st.sampled_from(EDGES),
 )
-OFFENDING = st.sampled_from(
-    [
-        "nul \x00",
-        "\ud800",
-        math.nan,
-        math.inf,
-        -math.inf,
-        2**64,
-        -(2**63) - 1,
-        10**40,
-        b"bytes",
-        (1, 2),
-        frozenset([1]),
-        Decimal("1.5"),
-        datetime(2026, 1, 1, tzinfo=UTC),
-        Shade.DARK,
-        SecretStr("secret"),
-        {1: 2},
-        object(),
-    ]
-)
+OFFENDERS: list[object] = [
+    "nul \x00",
+    "\ud800",
+    math.nan,
+    math.inf,
+    -math.inf,
+    2**64,
+    -(2**63) - 1,
+    10**40,
+    b"bytes",
+    (1, 2),
+    frozenset([1]),
+    Decimal("1.5"),
+    datetime(2026, 1, 1, tzinfo=UTC),
+    Shade.DARK,
+    SecretStr("secret"),
+    {1: 2},
+    object(),
+]
+OFFENDING = st.sampled_from(OFFENDERS)
 PLACES = st.lists(
     st.one_of(
         st.integers(0, 3), st.text(string.ascii_letters, min_size=1, max_size=5).filter(lambda key: key != "sibling")
@@ -79,6 +78,15 @@ def plain_json() -> st.SearchStrategy[Any]:
         lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(TEXT, inner, max_size=5)),
         max_leaves=20,
     )
+
+
+def held_at(value: object, place: list[str | int], sibling: object) -> tuple[object, str]:
+    """The value inside containers, each with other things beside it, and the path it has there."""
+    held, path = value, ""
+    for step in reversed(place):
+        held = {"sibling": sibling, step: held} if isinstance(step, str) else [sibling] * step + [held]
+        path = f".{step}{path}" if isinstance(step, str) else f"[{step}]{path}"
+    return held, path
 
 
 def same(left: object, right: object) -> bool:

@@ -93,6 +93,7 @@ FORGED: dict[str, tuple[Change, type[LogError], int]] = {
         DamagedLog,
         5,
     ),
+    "gap in a forged chain": (cut(5), DamagedLog, 5),
 }
 """Rows changed by somebody who forged the hash chain too: only their meaning gives them away."""
 

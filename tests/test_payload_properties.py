@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from payloads import OFFENDING, PLACES, plain_json, same
+from payloads import OFFENDING, PLACES, held_at, plain_json, same
 
 from steplog.eventstore import codec
 from steplog.eventstore.chain import GENESIS, Position, seal
@@ -50,10 +50,7 @@ def test_encoding_what_was_read_gives_the_same_bytes(value: object) -> None:
 def test_one_offending_value_anywhere_is_refused_by_its_path(
     value: object, offending: object, place: list[str | int]
 ) -> None:
-    held, path = offending, ""
-    for step in reversed(place):
-        held = {"sibling": value, step: held} if isinstance(step, str) else [value] * step + [held]
-        path = f".{step}{path}" if isinstance(step, str) else f"[{step}]{path}"
+    held, path = held_at(offending, place, value)
     with pytest.raises(PayloadRefused) as caught:
         encode(held)
     assert caught.value.path == f"${path}"
