@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from steplog.engine import facts as fact
@@ -28,9 +29,14 @@ from steplog.engine.policies import Retry, Skip
 from steplog.engine.resources import open_async, open_plain
 from steplog.engine.step import Step
 from steplog.engine.values import dump, load
-from steplog.eventstore.codec import encode, escape
+from steplog.eventstore.codec import decode, encode, escape
 from steplog.eventstore.errors import PayloadRefused
-from steplog.eventstore.limits import ERROR_MESSAGE_CHARS_MAX, TRACEBACK_CHARS_MAX
+from steplog.eventstore.limits import (
+    ENVELOPE_BYTES_MAX,
+    ERROR_MESSAGE_CHARS_MAX,
+    PAYLOAD_BYTES_MAX,
+    TRACEBACK_CHARS_MAX,
+)
 from steplog.projections.plan import Key
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State
@@ -74,6 +80,12 @@ class Attempts:
         await asyncio.gather(*self._supervisors, return_exceptions=True)
 
     async def _supervise(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
+        try:
+            await self._watch(of, state, timeout_s)
+        except Exception as error:  # no thread to run in, an exception nobody can look at
+            self._inbox.post(fact.Failed(of, error_data(error, self._retry(of).allows(error)), 0.0, random.random()))
+
+    async def _watch(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
         running = self._call(of, state)
         try:
             await asyncio.wait({running}, timeout=timeout_s)
@@ -87,10 +99,10 @@ class Attempts:
 
     async def _time_out(self, of: AttemptId, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
         """Record the timeout, then wait for the handler: a thread cannot be killed."""
-        retry = self._definition.sub_steps[of.key].options.retry
         timeout = HandlerTimeout(timeout_s)
+        retryable = self._retry(of).allows(timeout)
         self.occupied.add(of.key)
-        self._inbox.post(fact.Failed(of, error_data(timeout, retry.allows(timeout)), timeout_s, random.random()))
+        self._inbox.post(fact.Failed(of, error_data(timeout, retryable), timeout_s, random.random()))
         self._channels[of.key].end()
         _cancel(running)
         await asyncio.wait({running}, timeout=self._grace_s)
@@ -101,6 +113,10 @@ class Attempts:
         self.occupied.discard(of.key)
         self.stuck.discard(of.key)
         self._inbox.wake()
+
+    def _retry(self, of: AttemptId) -> Retry:
+        retry: Retry = self._definition.sub_steps[of.key].options.retry
+        return retry
 
     def _call(self, of: AttemptId, state: State) -> asyncio.Future[Fact | None]:
         sub_step = self._definition.sub_steps[of.key]
@@ -124,30 +140,35 @@ class _Call:
     channel: _Channel
 
     async def run_async(self) -> Fact | None:
-        started = time.monotonic()
+        started, own = time.monotonic(), _OwnError()
         try:
             args, kwargs = self._arguments()
             async with AsyncExitStack() as stack:
                 for name, resource in self.sub_step.bindings.resources.items():
                     kwargs[name] = await open_async(resource.provider, stack)
+                stack.push(own)
                 value = await self.sub_step.handler(*args, **kwargs)
+            own.raise_again()
             return self._completed(value, started)
-        except BaseException as error:  # a handler may raise anything, and anything it raises is its outcome
+        except BaseException as closing:  # a handler may raise anything, and anything it raises is its outcome
+            error = own.error or closing
             if isinstance(error, asyncio.CancelledError) and (self.channel.cancelled or _is_being_cancelled()):
                 return None
             return self._raised(error, started)
 
     def run_plain(self) -> Fact | None:
-        started = time.monotonic()
+        started, own = time.monotonic(), _OwnError()
         try:
             args, kwargs = self._arguments()
             with ExitStack() as stack:
                 for name, resource in self.sub_step.bindings.resources.items():
                     kwargs[name] = open_plain(resource.provider, stack)
+                stack.push(own)
                 value = self.sub_step.handler(*args, **kwargs)
+            own.raise_again()
             return self._completed(value, started)
-        except BaseException as error:  # as above; a thread that ended in SystemExit would say nothing
-            return self._raised(error, started)
+        except BaseException as closing:  # as above; a thread that ended in SystemExit would say nothing
+            return self._raised(own.error or closing, started)
 
     def _arguments(self) -> tuple[list[Any], dict[str, Any]]:
         bindings = self.sub_step.bindings
@@ -180,15 +201,30 @@ class _Call:
         )
 
     def _completed(self, value: Any, started: float) -> Fact:
-        result = dump(value, self.sub_step.bindings.returns, "result")
-        return fact.Completed(self.of, result, self.channel.changed(), time.monotonic() - started)
+        result, changed = dump(value, self.sub_step.bindings.returns, "result"), self.channel.changed()
+        _refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
+        return fact.Completed(self.of, result, changed, time.monotonic() - started)
 
     def _raised(self, error: BaseException, started: float) -> Fact:
         if isinstance(error, Skip):
-            return fact.SkipRaised(self.of, escape(error.reason, ERROR_MESSAGE_CHARS_MAX))
+            return fact.SkipRaised(self.of, message_of(error))
         retry: Retry = self.sub_step.options.retry
         retryable = retry.allows(error) and not isinstance(error, (PayloadRefused, AttemptOver))
         return fact.Failed(self.of, error_data(error, retryable), time.monotonic() - started, random.random())
+
+
+class _OwnError:
+    """What the handler itself raised: closing its resources may swallow that or raise something else over it."""
+
+    error: BaseException | None = None
+
+    def __call__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        self.error = error
+        return False
+
+    def raise_again(self) -> None:
+        if self.error is not None:
+            raise self.error
 
 
 class _Channel:
@@ -218,14 +254,15 @@ class _Channel:
         return changes(self._base, fields_of(self._draft)) if self._draft is not None else {}
 
     def checkpoint(self, cursor: Any) -> Awaitable[None]:
-        encode(cursor, path="cursor")
+        kept, changed = decode(encode(cursor, path="cursor")), self.changed()
+        _refuse_unrecordable({"cursor": kept, "draft": {"set": changed}}, "checkpoint")
         if self._over:
             raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
         if self._untold is not None:
             self._tell(self._untold)
         durable: Future[None] = Future()
-        reached = fact.CheckpointReached(self._of, cursor, self.changed())
-        self._inbox.post_from_thread(reached, durable)
+        durable.set_running_or_notify_cancel()
+        self._inbox.post_from_thread(fact.CheckpointReached(self._of, kept, changed), durable)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -234,7 +271,13 @@ class _Channel:
         return asyncio.wrap_future(durable)
 
     def progress(self, done: float, total: float | None, note: str | None) -> None:
-        self._untold = fact.Progressed(self._of, done, total, note)
+        numbers = {"done": done} if total is None else {"done": done, "total": total}
+        for name, number in numbers.items():
+            if type(number) not in (int, float):
+                raise PayloadRefused(f"progress.{name}", f"{type(number).__qualname__} is no number")
+        encode(numbers, path="progress")
+        told = None if note is None else escape(note, ERROR_MESSAGE_CHARS_MAX)
+        self._untold = fact.Progressed(self._of, done, total, told)
         if time.monotonic() - self._progressed_at >= _PROGRESS_EVERY_S:
             self._tell(self._untold)
 
@@ -253,16 +296,21 @@ class _Done(Awaitable[None]):
 
 def error_data(error: BaseException, retryable: bool) -> fact.ErrorData:
     """An exception as the log keeps it; always recordable, whatever the exception does."""
+    return {
+        "type": escape(type(error).__qualname__, ERROR_MESSAGE_CHARS_MAX),
+        "message": message_of(error),
+        "traceback": escape(_traceback(error), TRACEBACK_CHARS_MAX),
+        "retryable": retryable,
+    }
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception says, as the log keeps it."""
     try:
         message = str(error)
     except BaseException as broken:  # an exception's own __str__ may raise anything
         message = f"(its message cannot be read: {type(broken).__name__})"
-    return {
-        "type": escape(type(error).__qualname__, ERROR_MESSAGE_CHARS_MAX),
-        "message": escape(message, ERROR_MESSAGE_CHARS_MAX),
-        "traceback": escape(_traceback(error), TRACEBACK_CHARS_MAX),
-        "retryable": retryable,
-    }
+    return escape(message, ERROR_MESSAGE_CHARS_MAX)
 
 
 def _traceback(error: BaseException) -> str:
@@ -270,6 +318,11 @@ def _traceback(error: BaseException) -> str:
         return "".join(traceback.format_exception(error))
     except BaseException as broken:  # as in error_data
         return f"(its traceback cannot be read: {type(broken).__name__})"
+
+
+def _refuse_unrecordable(values: Fields, what: str) -> None:
+    """Refuse, while the handler can still be told, values that one event could not hold together."""
+    encode(values, path=what, bytes_max=PAYLOAD_BYTES_MAX - ENVELOPE_BYTES_MAX)
 
 
 def _cancel(running: asyncio.Future[Fact | None]) -> None:
@@ -288,14 +341,22 @@ def _in_thread(call: Callable[[], Fact | None], name: str) -> asyncio.Future[Fac
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[Fact | None] = loop.create_future()
 
-    def finish(outcome: Fact | None) -> None:
-        if not ended.done():
-            ended.set_result(outcome)
+    def finish(called: Future[Fact | None]) -> None:
+        if ended.done():
+            return
+        if (error := called.exception()) is not None:
+            ended.set_exception(error)
+        else:
+            ended.set_result(called.result())
 
     def body() -> None:
-        outcome = call()
+        called: Future[Fact | None] = Future()
         try:
-            loop.call_soon_threadsafe(finish, outcome)
+            called.set_result(call())
+        except BaseException as error:  # whatever it is, somebody waits for this thread
+            called.set_exception(error)
+        try:
+            loop.call_soon_threadsafe(finish, called)
         except RuntimeError:
             logger.debug("%s ended after its run; the log says that it was interrupted", name)
 

@@ -22,6 +22,10 @@ from steplog.projections.plan import Key, RetryPlan, Shape, split_key
 from steplog.projections.readiness import blocking_failure, in_order, sub_step_of, unmet_needs
 from steplog.projections.state import State, SubStepState, current_phase
 
+WARNINGS_MAX = 100
+"""How many tolerated failures a completed job names; the rest it counts."""
+WARNING_CHARS_MAX = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -309,11 +313,10 @@ class _Deciding:
 
     def _warnings(self) -> list[str]:
         steps = ((key, sub_step_of(self.state, key)) for key in self.shape.sub_steps)
-        return [
-            f"{key} failed: {(step['error'] or {}).get('message', '')}"
-            for key, step in steps
-            if step["status"] == "failed"
-        ]
+        failed = [(key, (step["error"] or {}).get("message", "")) for key, step in steps if step["status"] == "failed"]
+        warnings = [f"{key} failed: {message[:WARNING_CHARS_MAX]}" for key, message in failed[:WARNINGS_MAX]]
+        unnamed = len(failed) - len(warnings)
+        return [*warnings, f"{unnamed} more failed"] if unnamed else warnings
 
 
 _INTERRUPTED: fact.ErrorData = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, Generic, Protocol, overload
 
@@ -84,6 +85,8 @@ class Options:
         for edge in self.after:
             if not isinstance(edge, Produces):
                 raise DefinitionError(f"after= takes sub-steps, not {edge!r}")
+        if inspect.iscoroutinefunction(when):
+            raise DefinitionError("when= is asked between two appends and cannot be async: let a sub-step find out")
 
 
 class Decorator(Generic[I, C]):

@@ -20,7 +20,6 @@ class Skip(Exception):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.reason = reason
 
 
 class Fatal(Exception):
@@ -48,6 +47,9 @@ class Retry:
             raise DefinitionError(f"a sub-step is tried at least once (attempts={self.attempts})")
         if self.factor < 1 or self.jitter < 0:
             raise DefinitionError(f"waits cannot shrink (factor={self.factor}, jitter={self.jitter})")
+        for kinds in (self.on, self.never):
+            if not isinstance(kinds, tuple) or not all(isinstance(kind, type) for kind in kinds):
+                raise DefinitionError(f"on= and never= take tuples of exception types, not {kinds!r}")
         self.plan()
 
     def plan(self) -> RetryPlan:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steplog.engine import facts as fact
-from steplog.engine.attempts import Attempts, error_data
+from steplog.engine.attempts import Attempts, error_data, message_of
 from steplog.engine.decider import Decision, decide, in_progress, next_due
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import OwnershipLost
@@ -146,11 +146,11 @@ class Runner:
         try:
             context = self._definition.context_type.model_validate(state["context"])
             answer = when(Job(state["job_id"], self._input, context))
-        except Exception as error:  # user code: whatever it raises fails the sub-step
+            if isinstance(answer, Skip):
+                return fact.Answered(key, message_of(answer))
+            return fact.Answered(key, True if answer else "condition not met")
+        except BaseException as error:  # user code: whatever it raises fails the sub-step, not the runner
             return fact.Answered(key, error_data(error, retryable=False))
-        if isinstance(answer, Skip):
-            return fact.Answered(key, answer.reason)
-        return fact.Answered(key, True if answer else "condition not met")
 
     # --- append ------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 DEPTH_MAX = 100
 NAME_BYTES_MAX = 255
 PAYLOAD_BYTES_MAX = 1 << 20
+ENVELOPE_BYTES_MAX = 4096
+"""What an event says beside the values a handler gave it: names, numbers, times."""
 ERROR_MESSAGE_CHARS_MAX = 10_000
 TRACEBACK_CHARS_MAX = 20_000
 SHOWN_CHARS_MAX = 60

@@ -64,6 +64,19 @@ def local_model(wf: Workflow[Any, Any]) -> None:
     wf.sub_step(handler)
 
 
+def errors_in_a_list(wf: Workflow[Any, Any]) -> None:
+    errors: Any = [ValueError]
+    Retry(on=errors)
+
+
+def async_condition(wf: Workflow[Any, Any]) -> None:
+    async def never(job: Any) -> bool:
+        return False
+
+    condition: Any = never
+    wf.sub_step(when=condition)(lambda: None)
+
+
 REFUSED: dict[str, tuple[Callable[[Workflow[Any, Any]], Any], str]] = {
     "a name with a line break": (nameless, "control characters"),
     "a name twice": (twice, "main/same is declared twice"),
@@ -77,6 +90,8 @@ REFUSED: dict[str, tuple[Callable[[Workflow[Any, Any]], Any], str]] = {
     "a phase twice": (lambda wf: (wf.phase("a"), wf.phase("a")), "declared twice"),
     "a limit of none": (lambda wf: wf.phase("a", parallel=0), "never run anything"),
     "no attempts": (lambda wf: Retry(attempts=0), "at least once"),
+    "errors to retry in a list": (errors_in_a_list, "tuples of exception types"),
+    "a condition that is async": (async_condition, "cannot be async"),
     "waits that shrink": (lambda wf: Retry(factor=0.5), "cannot shrink"),
     "a duration without a unit": (lambda wf: wf.sub_step(timeout="5 minutes"), "is no duration"),
     "a negative duration": (lambda wf: wf.sub_step(timeout=-1), "not negative"),
