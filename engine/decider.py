@@ -51,14 +51,17 @@ def idempotency_key(job_id: str, key: Key, generation: int, item: str | None = N
     return sha256("\n".join((job_id, key, item or "", str(generation))).encode()).hexdigest()[:32]
 
 
-def next_due(state: State) -> str | None:
-    """The earliest instant at which time alone makes something startable."""
+def next_due(state: State, decided_at: str) -> str | None:
+    """The earliest instant at which time alone makes something startable that was not at the last decision.
+
+    What was due then and has not started waits for something else: for room, or for a thread to end.
+    """
     phase = current_phase(state)
     if phase is None or state["status"] != "running":
         return None
     of_phase = state["phases"][phase]
     due = (of_phase["sub_steps"][name]["retry_at"] for name in of_phase["active"])
-    return min((instant for instant in due if instant), default=None)
+    return min((instant for instant in due if instant and instant > decided_at), default=None)
 
 
 def in_progress(state: State) -> list[AttemptId]:

@@ -81,6 +81,7 @@ class Runner:
         self._stored_at = owned.loaded.stored_at
         self._stop_by: float | None = None
         self._lost: str | None = None
+        self._decided_at = ""
 
     async def run(self) -> State:
         """The job's state when it ended, stopped for a person, or was handed back after `stop`.
@@ -123,7 +124,7 @@ class Runner:
     def _decide(self, happened: list[Fact]) -> Decision:
         if self._lost is not None:
             raise OwnershipLost(self.state["job_id"], self._lost)
-        now = max(self._clock.now(), self.state["recorded_at"])
+        now = self._decided_at = max(self._clock.now(), self.state["recorded_at"])
         decision = decide(self.state, self._shape, happened, now, self._situation())
         while decision.questions:
             answers = [self._ask(key, decision.state) for key in decision.questions]
@@ -210,7 +211,7 @@ class Runner:
 
     def _patience_s(self) -> float | None:
         """Seconds until time alone changes something."""
-        due = next_due(self.state)
+        due = next_due(self.state, self._decided_at)
         waits = [max(0.0, seconds_between(self._clock.now(), due))] if due else []
         if self._stop_by is not None:
             waits = [max(0.0, self._stop_by - time.monotonic())]

@@ -118,7 +118,7 @@ class _Simulation:
         elif running:
             self.decided([self.outcome(of) for of in running if self.draw(BOOLEANS)])
         else:
-            self.clock.advance(self.draw(DELAYS_S) if next_due(self.state) else 1.0)
+            self.clock.advance(self.draw(DELAYS_S) if next_due(self.state, self.now()) else 1.0)
             self.decided([])
 
     def outcome(self, of: AttemptId) -> Fact:

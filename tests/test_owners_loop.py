@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from steplog import AttemptOver, Context, OwnershipLost, Step, Workflow
+from steplog import AttemptOver, Context, OwnershipLost, Retry, Step, Workflow
+from steplog.engine.decider import Decision, decide
 from steplog.eventstore.chain import seal
 from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.errors import JobNotFound, OutcomeUnknown
@@ -173,6 +174,35 @@ def test_an_append_whose_outcome_is_unknown_is_sent_again_as_it_was_and_stored_o
     assert [event.version for event in store.read(job.job_id)] == list(range(1, job.version + 1))
     assert meddled.sent[::2] == meddled.sent[1::2]
     assert len(meddled.sent) == 2 * len(seen)
+
+
+def test_a_retry_that_is_due_but_has_no_room_is_waited_for_in_peace(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wf = Workflow("no room")
+    phase = wf.phase("only", parallel=1)
+    decisions: list[str] = []
+
+    def counted(*given: Any) -> Decision:
+        decisions.append("decided")
+        return decide(*given)
+
+    monkeypatch.setattr("steplog.engine.runner.decide", counted)
+
+    @phase.sub_step(retry=Retry(attempts=2, wait="1ms", jitter=0))
+    async def flaky(step: Step) -> None:
+        if step.attempt == 1:
+            raise ConnectionError
+
+    @phase.sub_step
+    async def long(step: Step) -> None:
+        for _ in range(3000):
+            await asyncio.sleep(0)
+
+    job = run(wf, store)
+
+    assert job.status == "completed"
+    assert len(decisions) < 20
 
 
 def test_a_completion_its_context_and_what_it_starts_are_one_append(store: Store) -> None:
