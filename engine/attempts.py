@@ -186,7 +186,7 @@ class _Call:
         recorded = sub_step_of(self.state, self.of.key)
         kind = self.definition.context_type
         draft = open_draft(kind, self.state["context"], recorded["draft"])
-        self.channel.follow(draft, fields_of(open_draft(kind, self.state["context"], None)))
+        self.channel.follow(draft, fields_of(open_draft(kind, self.state["context"])))
         return Step(
             self.state["job_id"],
             self.input,
@@ -196,7 +196,7 @@ class _Call:
             attempt=self.of.attempt,
             generation=self.of.generation,
             idempotency_key=recorded["idempotency_key"] or "",
-            cursor=recorded["cursor"],
+            cursor=load(recorded["cursor"], Any),
             channel=self.channel,
         )
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from steplog.engine.values import dump
+from steplog.engine.values import dump, load
 from steplog.eventstore.codec import encode
 
 
@@ -20,12 +20,13 @@ C = TypeVar("C", bound=Context)
 Fields = dict[str, Any]
 
 
-def open_draft(kind: type[C], recorded: Fields, draft: Fields | None) -> C:
-    """A copy of the recorded context for one attempt, with what its last checkpoint had changed already."""
+def open_draft(kind: type[C], recorded: Fields, draft: Fields | None = None) -> C:
+    """A copy of the recorded context, typed, with what an attempt's last checkpoint had changed already."""
     values = {**recorded, **(draft or {}).get("set", {})}
     for name in (draft or {}).get("unset", ()):
         values.pop(name, None)
-    return kind.model_validate(values)
+    opened: C = load(values, kind)
+    return opened
 
 
 def fields_of(context: Context) -> Fields:

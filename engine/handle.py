@@ -6,7 +6,7 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from steplog.engine.context import Context
+from steplog.engine.context import Context, open_draft
 from steplog.engine.definition import Definition
 from steplog.engine.errors import NoResult
 from steplog.engine.injection import Produces
@@ -48,7 +48,7 @@ class JobHandle(Generic[C]):
     @property
     def context(self) -> C:
         """The job's context, typed."""
-        return self._definition.context_type.model_validate(self._state["context"])
+        return open_draft(self._definition.context_type, self._state["context"])
 
     @property
     def snapshot(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from steplog.engine import facts as fact
 from steplog.engine.attempts import Attempts, error_data, message_of
+from steplog.engine.context import open_draft
 from steplog.engine.decider import Decision, decide, in_progress, next_due
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import OwnershipLost
@@ -145,7 +146,7 @@ class Runner:
         when = self._definition.sub_steps[key].options.when
         assert when is not None, key
         try:
-            context = self._definition.context_type.model_validate(state["context"])
+            context = open_draft(self._definition.context_type, state["context"])
             answer = when(Job(state["job_id"], self._input, context))
             if isinstance(answer, Skip):
                 return fact.Answered(key, message_of(answer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
@@ -29,8 +30,12 @@ def dump(value: object, annotation: Any, path: str) -> Any:
 
 
 def load(plain: Any, annotation: Any) -> Any:
-    """The typed value of recorded JSON. Raises pydantic's ValidationError where it does not fit."""
-    return plain if annotation is Any else adapter(annotation).validate_json(encode(plain))
+    """The typed value of recorded JSON, a copy that shares nothing with it.
+
+    Raises pydantic's ValidationError where it does not fit.
+    """
+    encoded = encode(plain, bytes_max=sys.maxsize)
+    return decode(encoded) if annotation is Any else adapter(annotation).validate_json(encoded)
 
 
 @lru_cache(maxsize=1024)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -39,6 +40,10 @@ class Order(BaseModel, frozen=True):
 class Kitchen(Context):
     ready: list[str] = []
     cook: str | None = None
+
+
+class Anything(Context):
+    notes: dict[str, Any] = {}
 
 
 def types_of(store: Store, job_id: str) -> list[str]:
@@ -386,6 +391,49 @@ def test_the_draft_of_a_failed_attempt_vanishes_back_to_its_last_checkpoint(stor
 
     assert job.result(cook) == ["soup"]
     assert job.context.ready == ["soup"]
+
+
+def test_what_a_failed_attempt_changed_in_place_is_seen_by_nobody(store: Store) -> None:
+    wf = Workflow("in place", context=Anything)
+    seen: list[Any] = []
+
+    @wf.sub_step
+    def source() -> Any:
+        return {"dishes": []}
+
+    @wf.sub_step(retry=AT_ONCE)
+    def flaky(step: Step[Any, Anything], given: Any = result(source)) -> None:
+        seen.append(copy.deepcopy((step.context.notes, given["dishes"], step.cursor or [])))
+        step.context.notes.setdefault("by", []).append(step.attempt)
+        given["dishes"].append(step.attempt)
+        if step.attempt == 1:
+            step.checkpoint([1])
+        if step.attempt < 3:
+            step.cursor.append("later")
+            raise ConnectionError
+
+    @wf.sub_step(after=[flaky])
+    def after(given: Any = result(source)) -> Any:
+        return given
+
+    job = wf.run(store=store)
+
+    assert seen == [({}, [], []), ({"by": [1]}, [], [1]), ({"by": [1]}, [], [1])]
+    assert (job.context.notes, job.result(after)) == ({"by": [1, 3]}, {"dishes": []})
+
+
+def test_a_condition_cannot_change_the_context(store: Store) -> None:
+    wf = Workflow("read only", context=Anything)
+
+    def meddle(job: Any) -> bool:
+        job.context.notes["by"] = ["condition"]
+        return True
+
+    @wf.sub_step(when=meddle)
+    def look(step: Step[Any, Anything]) -> Any:
+        return step.context.notes
+
+    assert wf.run(store=store).result(look) == {}
 
 
 def test_two_siblings_that_write_the_same_field_park_the_job_with_both_values_kept(store: Store) -> None:
