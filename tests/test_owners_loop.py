@@ -10,6 +10,7 @@ import pytest
 
 from steplog import AttemptOver, Context, OwnershipLost, Retry, Step, Workflow
 from steplog.engine.decider import Decision, decide
+from steplog.engine.worker import Worker
 from steplog.eventstore.chain import seal
 from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.errors import JobNotFound, OutcomeUnknown
@@ -85,7 +86,7 @@ def an_operator_sets(store: Store, job_id: str, **values: Any) -> None:
 
 @pytest.mark.parametrize(
     ("code", "error"),
-    [(Code.FENCED, OwnershipLost), (Code.REGRESSED, OwnershipLost), (Code.MISSING, JobNotFound)],
+    [(Code.FENCED, OwnershipLost), (Code.MISSING, JobNotFound)],
 )
 def test_what_an_append_would_have_started_is_not_called_unless_it_is_stored(
     store: Store, code: Code, error: type[Exception]
@@ -140,6 +141,23 @@ def test_a_checkpoint_that_was_not_stored_does_not_return(store: Store) -> None:
         run(wf, meddled)
 
     assert "durable" not in told
+
+
+def test_whoever_takes_a_job_over_records_what_its_owner_left_unsettled(store: Store) -> None:
+    wf = Workflow("left")
+
+    @wf.sub_step
+    async def work() -> None: ...
+
+    meddled: Any = MeddledStore(store, answered_once(Code.FENCED, "SubStepCompleted"))
+    with pytest.raises(OwnershipLost):
+        run(wf, meddled)
+    (head,) = store.heads(HeadQuery())
+    with Worker(store) as heir:
+        heir.claim(head.job_id, wf)
+
+    left = types_of(store, head.job_id)[head.version :]
+    assert left == ["JobClaimed", "SubStepInterrupted"]
 
 
 @pytest.mark.parametrize("takes_effect", [True, False], ids=["applied", "not applied"])
