@@ -106,6 +106,15 @@ class OwnershipLost(SteplogError):
         self.job_id = job_id
 
 
+class LogRegressed(OwnershipLost):
+    """The log is behind what was acknowledged to this worker: it went backwards."""
+
+    def __init__(self, job_id: str, version: int) -> None:
+        SteplogError.__init__(self, f"the log of job {job_id} is behind version {version}, which was acknowledged")
+        self.job_id = job_id
+        self.version = version
+
+
 class AttemptOver(SteplogError):
     """The attempt was settled otherwise (timeout, interruption): what it says now is not recorded."""
 

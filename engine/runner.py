@@ -8,7 +8,7 @@ Six rules keep "decide again" from losing, doubling or reordering anything:
 3. outcomes leave the inbox only when the append that records them is acknowledged;
 4. outcomes are matched by generation and attempt, and a stale one becomes LateOutcome (the decider does);
 5. nothing starts before the append that started it is acknowledged;
-6. a head behind what was acknowledged is no conflict: the runner stops and renumbers nothing.
+6. a head behind what was acknowledged is no conflict: the runner stops, renumbers nothing, and parks the job.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from steplog.engine.attempts import Attempts, error_data, message_of
 from steplog.engine.context import open_draft
 from steplog.engine.decider import Decision, decide, in_progress, next_due
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import OwnershipLost
+from steplog.engine.errors import LogRegressed, OwnershipLost
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.history import Loaded, position_of, to_store
 from steplog.engine.inbox import Inbox
 from steplog.engine.policies import Skip
+from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
 from steplog.engine.step import Job
 from steplog.engine.values import load as load_value
@@ -44,8 +45,6 @@ from steplog.projections.plan import Key, Shape
 from steplog.projections.state import State
 
 logger = logging.getLogger("steplog.engine")
-
-_BUSY_WAIT_S = 0.05
 
 
 def _log_failure(saving: asyncio.Future[None]) -> None:
@@ -89,6 +88,13 @@ class Runner:
 
         Raises OwnershipLost as soon as another worker owns the job.
         """
+        try:
+            return await self._run()
+        except LogRegressed as error:
+            logger.error("%s", error)
+            return await asyncio.to_thread(self._park_regressed)
+
+    async def _run(self) -> State:
         try:
             while self.state["status"] == "running":
                 entries = self._inbox.entries()
@@ -173,15 +179,25 @@ class Runner:
             return False
         if code is Code.MISSING:
             raise JobNotFound(self.state["job_id"])
-        why = "the log is behind what was acknowledged" if code is Code.REGRESSED else "its claim is not ours any more"
-        raise OwnershipLost(self.state["job_id"], why)
+        if code is Code.REGRESSED:
+            raise LogRegressed(self.state["job_id"], self._position.version)
+        raise OwnershipLost(self.state["job_id"], "its claim is not ours any more")
 
     async def _send(self, item: Append) -> Code:
-        while True:
-            answer = await asyncio.shield(asyncio.wrap_future(self._writer.append(item)))
-            if answer.code is not Code.BUSY:
-                return answer.code
-            await asyncio.sleep(_BUSY_WAIT_S)
+        # Where the writer has no room the loop must not wait for it: handlers and signals go on.
+        promised = self._writer.offer(item) or await asyncio.to_thread(self._writer.append, item)
+        answer = await asyncio.shield(asyncio.wrap_future(promised))
+        return answer.code
+
+    def _park_regressed(self) -> State:
+        return park_regressed(
+            self._store,
+            self._writer,
+            self._clock,
+            worker_id=self._claim.worker_id,
+            job_id=self.state["job_id"],
+            lost=self._position,
+        )
 
     async def _catch_up(self) -> None:
         """Fold what others appended."""

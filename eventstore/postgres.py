@@ -16,6 +16,7 @@ from steplog.eventstore import postgres_tables as tables
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import (
     DamagedLog,
+    JobNotFound,
     JobOwned,
     KeyConflict,
     OutcomeUnknown,
@@ -23,7 +24,7 @@ from steplog.eventstore.errors import (
 )
 from steplog.eventstore.events import Event
 from steplog.eventstore.postgres_connections import Connections, Run, again
-from steplog.eventstore.postgres_documents import batch_documents, head_document, job_document
+from steplog.eventstore.postgres_documents import batch_documents, head_document, item_documents, job_document
 from steplog.eventstore.process_identity import certainly_dead
 from steplog.eventstore.rows import Row
 from steplog.eventstore.store import (
@@ -47,10 +48,8 @@ from steplog.eventstore.stream import read_to, tail_of
 PAGE_ROWS = 500
 """How many events one query of `read` fetches; between pages no transaction is open."""
 
-NEIGHBOURS_WAIT_S = 0.2
-"""How long the other jobs of a batch wait for the answer of one whose head is locked."""
-
 _APPEND = "select place, job_id::text, code, version from {s}.append(%s, %s)"
+_APPEND_ONE = "select code, version from {s}.append_one(%s, %s, %s)"
 _CREATE_JOB = "select code, job_id::text from {s}.create_job(%s)"
 _APPEND_TO_HEAD = "select true from {s}.append_to_head(%s)"
 _NOW = "select {s}.instant(clock_timestamp())"
@@ -58,15 +57,29 @@ _SECRETS = ("password", "sslpassword")
 
 
 class PostgresStore:
-    """The store in one schema of a PostgreSQL database. `migrate` makes the schema; nothing else does."""
+    """The store in one schema of a PostgreSQL database. `migrate` makes the schema; nothing else does.
 
-    def __init__(self, dsn: str, *, schema: str = "steplog", lock_timeout_s: float = 5.0) -> None:
+    With `portable` a batch is sent as a pipeline of calls of one job each, as a distributed PostgreSQL needs it, each a
+    transaction of its own; by default the database is asked. A server that says nothing for `answer_s_max` is given up.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        schema: str = "steplog",
+        lock_timeout_s: float = 5.0,
+        answer_s_max: float = 30.0,
+        portable: bool | None = None,
+    ) -> None:
         self._schema = schema
         self._lock_timeout_s = lock_timeout_s
+        self._portable = portable
         self._connections = Connections(
             dsn,
             schema,
             lock_timeout_s=lock_timeout_s,
+            answer_s_max=answer_s_max,
             check=lambda connection: schema_of.check(connection, schema),
         )
         self.url = _masked(dsn)
@@ -98,24 +111,34 @@ class PostgresStore:
         return str(job_id)
 
     def append(self, batch: Sequence[Append]) -> list[Answer]:
-        answers = _answers(batch, again(lambda: self._connections.write(_APPEND, batch_documents(batch))))
-        wait_s = self._lock_timeout_s if len(batch) == 1 else min(self._lock_timeout_s, NEIGHBOURS_WAIT_S)
-        return [
-            self._append_waiting(item, answer, wait_s) if answer.code is Code.BUSY else answer
-            for item, answer in zip(batch, answers, strict=True)
-        ]
+        return again(lambda: self._append_each(batch) if self._is_portable() else self._append_together(batch))
 
-    def _append_waiting(self, item: Append, busy: Answer, wait_s: float) -> Answer:
-        """The same item alone, on another connection, once its head's lock is free; busy if it is not in time."""
+    def append_waiting(self, item: Append) -> Answer:
+        """The same for one job, on another connection, once its head's lock is free; busy if that is not in time."""
 
         def locked(run: Run) -> Answer:
             tables.lock_head(run, item.job_id)
             return _answers([item], run(_APPEND, batch_documents([item])))[0]
 
         try:
-            return self._connections.transaction_once(locked, lock_timeout_s=wait_s)
+            return self._connections.transaction_once(locked)
+        except JobNotFound:
+            return Answer(item.job_id, Code.MISSING, 0)
         except psycopg.Error:
-            return busy
+            return Answer(item.job_id, Code.BUSY, item.expected.version)
+
+    def _append_together(self, batch: Sequence[Append]) -> list[Answer]:
+        return _answers(batch, self._connections.write(_APPEND, batch_documents(batch)))
+
+    def _append_each(self, batch: Sequence[Append]) -> list[Answer]:
+        found = self._connections.write_each(_APPEND_ONE, [item_documents(item) for item in batch])
+        rows = [(place, item.job_id, *row) for place, item in enumerate(batch) for row in found[place]]
+        return _answers(batch, rows)
+
+    def _is_portable(self) -> bool:
+        if self._portable is None:
+            self._portable = tables.is_distributed(self._read)
+        return self._portable
 
     def append_locked(self, job_id: str, known: Position, rule: Rule, *, request_id: str | None = None) -> int:
         def locked(run: Run) -> int:

@@ -10,13 +10,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any, LiteralString, Self, TypeVar
+from typing import Any, LiteralString, Self, TypeVar, cast
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
@@ -36,6 +37,11 @@ _DEFAULTS: dict[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+
+_SEVERAL_HOSTS: dict[str, str] = {"target_session_attrs": "read-write"}
+"""Where several servers may be the one: which of them writes at present is found out by each new connection."""
+
+_RETRIED = (Kind.AGAIN, Kind.ELSEWHERE)
 
 _BEGIN = sql.SQL(
     "begin isolation level read committed; set local lock_timeout = {lock_ms};"
@@ -57,12 +63,20 @@ class Connection(psycopg.Connection[TupleRow]):
     """
 
     warning: str | None = None
+    answer_s_max: float = 0
 
     @classmethod
-    def open(cls, parameters: dict[str, Any]) -> Self:
-        connection = cls.connect(autocommit=True, prepare_threshold=None, **{**_DEFAULTS, **parameters})
+    def open(cls, parameters: dict[str, Any], answer_s_max: float) -> Self:
+        hosts = f"{parameters.get('host')}{parameters.get('hostaddr')}"
+        defaults = {**_DEFAULTS, **(_SEVERAL_HOSTS if "," in hosts else {})}
+        connection = cls.connect(autocommit=True, prepare_threshold=None, **{**defaults, **parameters})
+        connection.answer_s_max = answer_s_max
         connection.add_notice_handler(connection.note)
         return connection
+
+    def wait(self, gen: PQGen[T], *given: Any, **named: Any) -> T:
+        """The same with a deadline: a peer that takes bytes and stays silent keeps every keepalive alive."""
+        return super().wait(_limited(gen, time.monotonic() + self.answer_s_max), *given, **named)
 
     def note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":
@@ -77,8 +91,17 @@ class Connection(psycopg.Connection[TupleRow]):
 class Connections:
     """Every connection that one store has to its schema."""
 
-    def __init__(self, dsn: str, schema: str, *, lock_timeout_s: float, check: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        schema: str,
+        *,
+        lock_timeout_s: float,
+        answer_s_max: float,
+        check: Callable[[Connection], None],
+    ) -> None:
         self._parameters = _parse(dsn)
+        self._answer_s_max = answer_s_max
         self._schema = sql.Identifier(schema)
         self._lock_timeout_s = lock_timeout_s
         self._check = check
@@ -103,7 +126,7 @@ class Connections:
             try:
                 found = connection.rows(self.sql(text), parameters)
             except psycopg.Error as error:
-                if kind_of(error) is not Kind.UNKNOWN:
+                if kind_of(error) not in (Kind.UNKNOWN, Kind.ELSEWHERE):
                     self._give_back(connection)
                     raise translate(error) from error
                 self._drop_all(connection)
@@ -123,19 +146,35 @@ class Connections:
         """The rows of one statement that commits by itself, on the one writer.
 
         Raises OutcomeUnknown where the writer cannot be reached: the same may have been stored by an earlier try.
+        Psycopg's error is passed on where the database asks to do it again.
         """
+        with self._writing() as connection:
+            return connection.rows(self.sql(text), parameters)
+
+    def write_each(self, text: LiteralString, each: Sequence[Parameters]) -> list[list[TupleRow]]:
+        """The same for several statements, sent together and each committed by itself; an error is that of any."""
+        with self._writing() as connection:
+            with connection.pipeline() as pipeline:
+                cursors = []
+                for parameters in each:
+                    cursors.append(connection.execute(self.sql(text), parameters))
+                    pipeline.sync()
+            return [cursor.fetchall() for cursor in cursors]
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """The one writer, for a body that commits; it is not used again if the body fails."""
         with self._writer_lock:
             connection = self._ready_writer()
             connection.warning = None
             try:
-                found = connection.rows(self.sql(text), parameters)
+                yield connection
             except BaseException as error:
                 self._drop_writer()
-                if isinstance(error, psycopg.Error) and kind_of(error) is not Kind.AGAIN:
+                if isinstance(error, psycopg.Error) and kind_of(error) not in _RETRIED:
                     raise translate(error, writing=True) from error
                 raise
             self._refuse_warning(connection)
-            return found
 
     def transaction(self, work: Callable[[Run], T], *, lock_timeout_s: float | None = None) -> T:
         """What `work` returns, in a short transaction that is committed and durable when this returns.
@@ -152,7 +191,11 @@ class Connections:
             made = work(lambda text, parameters: connection.rows(self.sql(text), parameters))
         except BaseException as error:
             self._roll_back(connection)
-            if isinstance(error, psycopg.Error) and kind_of(error) is not Kind.AGAIN:
+            if not isinstance(error, psycopg.Error):
+                raise
+            if kind_of(error) is Kind.ELSEWHERE:
+                self._drop_all()
+            if kind_of(error) not in _RETRIED:
                 raise translate(error) from error
             raise
         self._commit(connection)
@@ -189,7 +232,7 @@ class Connections:
 
     def _open(self) -> Connection:
         try:
-            connection = Connection.open(self._parameters)
+            connection = Connection.open(self._parameters, self._answer_s_max)
         except psycopg.Error as error:
             raise StoreUnavailable(f"the database cannot be reached: {_first_line(error)}") from error
         encoding = connection.info.parameter_status("server_encoding")
@@ -275,7 +318,7 @@ class Connections:
             said = connection.execute(b"commit").statusmessage
         except BaseException as error:
             connection.close()
-            if isinstance(error, psycopg.Error) and kind_of(error) is not Kind.AGAIN:
+            if isinstance(error, psycopg.Error) and kind_of(error) not in _RETRIED:
                 raise translate(error, writing=True) from error
             raise
         if said != "COMMIT":
@@ -294,13 +337,26 @@ def again(attempt: Callable[[], T]) -> T:
         try:
             return attempt()
         except psycopg.Error as error:
-            if kind_of(error) is not Kind.AGAIN:
+            if kind_of(error) not in _RETRIED:
                 raise translate(error) from error
         time.sleep(wait_s)
     try:
         return attempt()
     except psycopg.Error as error:
         raise translate(error) from error
+
+
+def _limited(gen: PQGen[T], give_up_at: float) -> PQGen[T]:
+    """The same steps of a conversation with the server, given up where it is silent for too long."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > give_up_at:
+                raise psycopg.OperationalError("the server did not answer in time")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        return cast(T, end.value)
 
 
 def _parse(dsn: str) -> dict[str, Any]:

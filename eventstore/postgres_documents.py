@@ -29,6 +29,11 @@ def batch_documents(batch: Sequence[Append]) -> list[Json]:
     return [_document(items), _document(events)]
 
 
+def item_documents(item: Append) -> list[Any]:
+    """What the database's `append_one` takes: the job, the item, and its events."""
+    return [item.job_id, _document(_item(0, item)), _document(_events(item.events))]
+
+
 def job_document(job: NewJob) -> Json:
     """What the database's `create_job` takes."""
     end = end_of(list(job.events), Position())

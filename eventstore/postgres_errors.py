@@ -22,6 +22,8 @@ class Kind(StrEnum):
 
     AGAIN = "again"
     """Nothing was stored, and the same may succeed now."""
+    ELSEWHERE = "elsewhere"
+    """Nothing was stored here, for this server only reads; the one that writes may be another by now."""
     UNKNOWN = "unknown"
     """The connection or the server went away: a write may be stored."""
     UNAVAILABLE = "unavailable"
@@ -34,7 +36,7 @@ class Kind(StrEnum):
 
 _CLASSES = {
     "08": Kind.UNKNOWN,  # connection exception
-    "25": Kind.UNAVAILABLE,  # invalid transaction state: a standby, a transaction that stood idle too long
+    "25": Kind.UNAVAILABLE,  # invalid transaction state: a transaction that stood idle too long
     "28": Kind.UNAVAILABLE,  # invalid authorization
     "3D": Kind.UNAVAILABLE,  # no such database
     "40": Kind.AGAIN,  # transaction rollback: deadlock, serialization
@@ -44,6 +46,7 @@ _CLASSES = {
     "58": Kind.UNKNOWN,  # system error: I/O
 }
 _STATES = {
+    "25006": Kind.ELSEWHERE,  # read-only transaction: a standby
     "25P04": Kind.UNKNOWN,  # transaction timeout, which ends the connection
     "3F000": Kind.NOT_MIGRATED,  # no such schema
     "40003": Kind.UNKNOWN,  # statement completion unknown
@@ -79,6 +82,8 @@ def translate(error: psycopg.Error, *, writing: bool = False) -> StoreError:
         return StoreDamaged(f"the database is damaged: {said}{state}")
     if kind is Kind.REFUSED:
         return StoreError(f"the database refused a statement: {said}{state}")
+    if kind is Kind.ELSEWHERE:
+        return StoreUnavailable(f"the database cannot be written here: {said}{state}")
     if kind is Kind.AGAIN:
         return StoreUnavailable(f"the database was locked for too long: {said}{state}")
     return StoreUnavailable(f"the database cannot be used: {said}{state}")

@@ -145,7 +145,8 @@ order by version desc limit 1
 
 _INSERT_STATE = """
 insert into {s}.snapshots (job_id, reducer_version, version, hash, recorded_at, state)
-values (%s, %s, %s, %s, %s, %s)
+select job_id, %s, version, hash, recorded_at, %s from {s}.events
+where job_id = %s and version = %s and hash = %s
 on conflict do nothing
 """
 
@@ -163,12 +164,13 @@ def latest_state(run: Run, job_id: str, reducer_version: int, until: int | None)
 
 
 def insert_state(run: Run, stored: StoredState) -> None:
+    """A state of a log that is not this one, for it went backwards meanwhile, is not kept."""
     at = stored.position
     # What is in a state came out of the log, where it was checked; it may nest deeper than a payload.
     text = orjson.dumps(stored.state, option=orjson.OPT_SORT_KEYS).decode()
     run(
         _INSERT_STATE,
-        [job_uuid(stored.job_id), stored.reducer_version, at.version, at.hash, at.recorded_at, text],
+        [stored.reducer_version, text, job_uuid(stored.job_id), at.version, at.hash],
     )
 
 
@@ -274,3 +276,8 @@ def require_durable(run: Run) -> list[str]:
         raise StoreError("synchronous_commit is off: what was acknowledged could be lost; turn it on for this role")
     settings = {"fsync": fsync, "full_page_writes": full_page_writes}
     return [name for name, value in settings.items() if value == "off"]
+
+
+def is_distributed(run: Run) -> bool:
+    """Whether jobs may lie on different servers, so that one statement for many of them is none."""
+    return bool(run("select exists (select from pg_catalog.pg_extension where extname = 'citus')", [])[0][0])

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -117,6 +117,10 @@ class SQLiteStore:
     def append(self, batch: Sequence[Append]) -> list[Answer]:
         with self._writing() as connection:
             return [_append(connection, item) for item in batch]
+
+    def append_waiting(self, item: Append) -> Answer:
+        """The same: every write waits its turn."""
+        return self.append([item])[0]
 
     def append_locked(self, job_id: str, known: Position, rule: Rule, *, request_id: str | None = None) -> int:
         with self._writing() as connection:
@@ -242,9 +246,18 @@ class SQLiteStore:
         self._bring_up_to_date()
         return self._connections.reading()
 
-    def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; the first of a new connection writes in any case.
+
+        What stands in the file may be on no disk: its commit failed, or its process died before it was flushed. "Stored
+        before" acknowledges it only behind a commit of our own, and a commit that changes nothing flushes nothing.
+        """
         self._bring_up_to_date()
-        return self._connections.writing()
+        with self._connections.writing() as connection:
+            if not self._connections.flushed:
+                tables.rewrite_newest_head(connection)
+            yield connection
 
     def _bring_up_to_date(self) -> None:
         if self._migrated:

@@ -43,6 +43,9 @@ class Connections:
         self._idle: list[sqlite3.Connection] = []
         self._lock_file: LockFile | None = None
         self._writes = 0
+        self._commit_failed = False
+        self.flushed = False
+        """Whether the present writer has made a commit that changed something: all before it is on the disk too."""
         self._file_key: FileKey | None = None
         self._opening = threading.Lock()
         self._closed = False
@@ -82,6 +85,7 @@ class Connections:
         self._check_usable()
         with self._writer_lock:
             connection = self._ready_writer()
+            changes = connection.total_changes
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
@@ -92,6 +96,7 @@ class Connections:
                 self._roll_back()
                 raise
             self._commit(connection)
+            self.flushed = self.flushed or connection.total_changes > changes
 
     def close(self) -> None:
         """Close everything that is not in use this moment; that is closed when it is given back."""
@@ -150,8 +155,10 @@ class Connections:
             raise StoreUnavailable(f"the store {self._path} is closed")
         if self._writer is None:
             self._writer = self._open_writer()
-            self._writes = 0
-            if not self._ask_for_checkpoints(self._writer) and sqlite3.sqlite_version_info < WAL_RESET_FIXED:
+            self._writes, self.flushed = 0, False
+            if self._ask_for_checkpoints(self._writer):
+                self._write_anew(self._writer)
+            elif sqlite3.sqlite_version_info < WAL_RESET_FIXED:
                 _log.warning(
                     "%s is in use by another process too: SQLite %s has a rare bug in resetting the WAL under two"
                     " processes, fixed in 3.51.3",
@@ -171,11 +178,27 @@ class Connections:
             _check(writer, "PRAGMA wal_autocheckpoint = 1000", 1000)
         return has_role
 
+    def _write_anew(self, writer: sqlite3.Connection) -> None:
+        """After a flush that failed the kernel may never write those pages of the WAL: put them into the database."""
+        if not self._commit_failed:
+            return
+        try:
+            busy, in_wal, written = writer.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+            if busy or in_wal != written:
+                raise StoreUnavailable("the database is in use: what a failed commit left cannot be secured yet")
+        except BaseException as error:
+            self._drop_writer()
+            if isinstance(error, DRIVER_ERRORS):
+                raise translate(error) from error
+            raise
+        self._commit_failed = False
+
     def _commit(self, connection: sqlite3.Connection) -> None:
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._drop_writer()
+            self._commit_failed = True
             raise OutcomeUnknown(f"whether the last write is stored is not known: {translate(error)}") from error
 
     def _roll_back(self) -> None:

@@ -146,6 +146,12 @@ def _head_parameters(head: Head) -> dict[str, Any]:
     return parameters
 
 
+def rewrite_newest_head(connection: sqlite3.Connection) -> None:
+    """Write a row anew as it is. SQLite leaves out an update to the same values, hence there and back."""
+    connection.execute("UPDATE jobs SET version = version + 1 WHERE job_id = (SELECT max(job_id) FROM jobs)")
+    connection.execute("UPDATE jobs SET version = version - 1 WHERE job_id = (SELECT max(job_id) FROM jobs)")
+
+
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
@@ -256,11 +262,13 @@ def latest_state(
 
 
 def insert_state(connection: sqlite3.Connection, stored: StoredState) -> None:
+    """A state of a log that is not this one, for it went backwards meanwhile, is not kept."""
     at = stored.position
     connection.execute(
-        "INSERT INTO snapshots (job_id, reducer_version, version, hash, recorded_at, state) VALUES (?, ?, ?, ?, ?, ?)"
+        "INSERT INTO snapshots (job_id, reducer_version, version, hash, recorded_at, state)"
+        " SELECT job_id, ?, version, hash, recorded_at, ? FROM events WHERE job_id = ? AND version = ? AND hash = ?"
         " ON CONFLICT DO NOTHING",
-        (stored.job_id, stored.reducer_version, at.version, at.hash, at.recorded_at, _json(stored.state)),
+        (stored.reducer_version, _json(stored.state), stored.job_id, at.version, at.hash),
     )
 
 

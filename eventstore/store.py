@@ -98,7 +98,7 @@ class Code(StrEnum):
     FENCED = "fenced"
     """Another claim owns the job: stop."""
     BUSY = "busy"
-    """The head was locked: send it again alone."""
+    """The head was locked: send it again alone, with `append_waiting`."""
     REGRESSED = "regressed"
     """The log is behind what was acknowledged: it went backwards."""
     MISSING = "missing"
@@ -216,9 +216,14 @@ class Store(Protocol):
     def append(self, batch: Sequence[Append]) -> list[Answer]:
         """Store each job's events or none of them, in one transaction for the batch (at most one item a job).
 
-        Answers come in the order of the batch. Durable when it returns. Raises OutcomeUnknown where the connection
-        broke: the same batch may and should be sent again, and what was stored answers `stored`.
+        Answers come in the order of the batch. Durable when it returns. It waits for no head that is locked: that job
+        answers `busy`. Raises OutcomeUnknown where the connection broke: the same batch may and should be sent again,
+        and what was stored answers `stored`.
         """
+        ...
+
+    def append_waiting(self, item: Append) -> Answer:
+        """The same for one job, which waits a while for a head that is locked."""
         ...
 
     def append_locked(self, job_id: str, known: Position, rule: Rule, *, request_id: str | None = None) -> int:
@@ -264,7 +269,7 @@ class Store(Protocol):
         ...
 
     def save_state(self, stored: StoredState) -> None:
-        """Keep a state; one that is stored already is left as it is."""
+        """Keep a state; one that is stored already is left as it is, and one of another log is not kept."""
         ...
 
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:

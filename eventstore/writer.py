@@ -1,83 +1,247 @@
 """The group-commit writer: one thread per process and store drains a queue of owners' appends.
 
-The running commit is the batching window: what arrives meanwhile goes into the next one. There is no timer.
+The running commit is the batching window: what arrives meanwhile goes into the next one. There is no timer. A job whose
+head is locked leaves the batches: it is sent alone, by threads of its own, so that nobody waits for it.
 """
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
+from typing import NamedTuple, TypeVar
 
-from steplog.eventstore.errors import StoreUnavailable
-from steplog.eventstore.store import Answer, Append, Store
+from steplog.eventstore.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
+from steplog.eventstore.outage import Outage
+from steplog.eventstore.store import Answer, Append, Code, Store
 
-logger = logging.getLogger("steplog.eventstore")
+BATCH_MAX = 256
+BATCH_BYTES_MAX = 4 << 20
+WAITING_MAX = 10_000
+WAITING_BYTES_MAX = 64 << 20
+CLOSING_S_MAX = 5.0
+"""How long `close` waits for a store that does not answer."""
 
-_BATCH_MAX = 256
+_LOCKED_HEADS_AT_ONCE = 4
 _RESEND_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
-_Queued = tuple[Append, "Future[Answer]"]
+T = TypeVar("T")
+
+
+class _Queued(NamedTuple):
+    item: Append
+    promised: Future[Answer]
+    size: int
 
 
 class Writer:
     """Appends for many jobs through one transaction at a time."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, *, waiting_max: int = WAITING_MAX, waiting_bytes_max: int = WAITING_BYTES_MAX
+    ) -> None:
         self._store = store
+        self._waiting_max = waiting_max
+        self._waiting_bytes_max = waiting_bytes_max
+        self._outage = Outage()
         self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
-        self._stopping = threading.Event()
+        self._locked: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
+        self._kept_back: list[_Queued] = []
+        self._unanswered: dict[Future[Answer], int] = {}
+        """Everything promised and not answered yet, with its bytes."""
+        self._bytes = 0
+        self._room = threading.Condition(threading.Lock())
+        self._callers_waiting = 0
+        self._closing = threading.Event()
+        self._away = False
+        self._ended = False
+        self._alone: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._drain, name="steplog-writer", daemon=True)
         self._thread.start()
 
+    # --- what a caller does with it ----------------------------------------------------------------------------------
+
     def append(self, item: Append) -> Future[Answer]:
-        """Queue an append; the future resolves once it is durable or refused. At most one in flight per job."""
-        answer: Future[Answer] = Future()
-        answer.set_running_or_notify_cancel()
-        self._queue.put((item, answer))
-        return answer
+        """Queue an append; the future resolves once it is durable or refused. At most one in flight per job.
+
+        Where too much waits already, this waits for room: nothing is ever dropped.
+        """
+        size = _size(item)
+        with self._room:
+            self._callers_waiting += 1
+            self._room.wait_for(lambda: self._closing.is_set() or self._has_room(size))
+            self._callers_waiting -= 1
+            return self._queue_up(item, size)
+
+    def offer(self, item: Append) -> Future[Answer] | None:
+        """The same without waiting: None where there is no room."""
+        size = _size(item)
+        with self._room:
+            return self._queue_up(item, size) if self._has_room(size) else None
 
     def close(self) -> None:
-        """Write what is queued, then end the thread. An append that the store cannot take raises StoreUnavailable."""
-        self._stopping.set()
-        self._queue.put(None)
-        self._thread.join()
+        """Write what is queued, then end the threads. What a store that is away does not take raises StoreUnavailable.
+
+        Where an append was sent and the store does not answer, that is OutcomeUnknown.
+        """
+        with self._room:
+            self._closing.set()
+            self._queue.put(None)
+            self._room.notify_all()
+        give_up_at = time.monotonic() + CLOSING_S_MAX
+        for thread in (self._thread, *self._alone):
+            thread.join(max(0.0, give_up_at - time.monotonic()))
+        self._fail(list(self._unanswered), OutcomeUnknown("the store did not answer before the writer was closed"))
+
+    def _has_room(self, size: int) -> bool:
+        waiting = len(self._unanswered)
+        return not waiting or (waiting < self._waiting_max and self._bytes + size <= self._waiting_bytes_max)
+
+    def _queue_up(self, item: Append, size: int) -> Future[Answer]:
+        if self._closing.is_set():
+            raise StoreUnavailable("the writer is closed")
+        promised: Future[Answer] = Future()
+        promised.set_running_or_notify_cancel()
+        self._unanswered[promised] = size
+        self._bytes += size
+        self._queue.put(_Queued(item, promised, size))
+        return promised
+
+    # --- batches -----------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch = [first]
-            while len(batch) < _BATCH_MAX:
-                try:
-                    following = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    self._queue.put(None)
-                    break
-                batch.append(following)
+        while batch := self._next_batch():
             self._write(batch)
+        for _ in self._alone:
+            self._locked.put(None)
+
+    def _next_batch(self) -> list[_Queued]:
+        """What has arrived by now, one append a job; waits for the first. Empty once the writer is closed."""
+        candidates, self._kept_back = self._kept_back, []
+        batch: list[_Queued] = []
+        jobs: set[str] = set()
+        size = 0
+        while len(batch) < BATCH_MAX and size < BATCH_BYTES_MAX:
+            queued = candidates.pop(0) if candidates else self._arrived(wait=not batch)
+            if queued is None:
+                break
+            if queued.item.job_id in jobs:
+                self._kept_back.append(queued)
+                continue
+            batch.append(queued)
+            jobs.add(queued.item.job_id)
+            size += queued.size
+        self._kept_back += candidates
+        return batch
+
+    def _arrived(self, *, wait: bool) -> _Queued | None:
+        if self._ended:
+            return None
+        try:
+            queued = self._queue.get(block=wait)
+        except queue.Empty:
+            return None
+        self._ended = queued is None
+        return queued
 
     def _write(self, batch: list[_Queued]) -> None:
+        items = [queued.item for queued in batch]
         try:
-            answers = self._append_until_known([item for item, _ in batch])
+            answers = self._until_known(partial(self._store.append, items))
         except Exception as error:
-            for _, promised in batch:
-                promised.set_exception(error)
+            self._set_apart(batch, error)
             return
-        for (_, promised), answer in zip(batch, answers, strict=True):
-            promised.set_result(answer)
+        known = list(zip(batch, answers, strict=True))
+        self._answer([(queued.promised, answer) for queued, answer in known if answer.code is not Code.BUSY])
+        for queued, answer in known:
+            if answer.code is Code.BUSY:
+                self._send_alone(queued)
 
-    def _append_until_known(self, items: list[Append]) -> list[Answer]:
+    def _set_apart(self, batch: list[_Queued], error: Exception) -> None:
+        """One member that cannot be stored must not take the others with it: halve until it stands alone."""
+        away = isinstance(error, StoreUnavailable) and not isinstance(error, StoreDamaged)
+        if away or len(batch) == 1:
+            self._fail([queued.promised for queued in batch], error)
+            return
+        middle = len(batch) // 2
+        self._write(batch[:middle])
+        self._write(batch[middle:])
+
+    # --- locked heads ------------------------------------------------------------------------------------------------
+
+    def _send_alone(self, queued: _Queued) -> None:
+        if not self._alone:
+            self._alone = [
+                threading.Thread(target=self._drain_locked, name=f"steplog-writer-alone-{number}", daemon=True)
+                for number in range(_LOCKED_HEADS_AT_ONCE)
+            ]
+            for thread in self._alone:
+                thread.start()
+        self._locked.put(queued)
+
+    def _drain_locked(self) -> None:
+        while (queued := self._locked.get()) is not None:
+            item, promised, _ = queued
+            try:
+                answer = self._until_known(partial(self._store.append_waiting, item))
+            except Exception as error:
+                self._fail([promised], error)
+                continue
+            if answer.code is not Code.BUSY:
+                self._answer([(promised, answer)])
+            elif self._closing.is_set():
+                self._fail([promised], OutcomeUnknown("the job was locked until the writer was closed"))
+            else:
+                self._locked.put(queued)
+
+    # --- outcomes ----------------------------------------------------------------------------------------------------
+
+    def _until_known(self, send: Callable[[], T]) -> T:
         """Send the same events again until they are stored or refused: they cannot be stored twice."""
         tries = 0
-        while True:
+        while not self._away:
             try:
-                return self._store.append(items)
+                known = send()
+            except StoreDamaged:
+                raise
             except StoreUnavailable as error:
-                if self._stopping.is_set():
+                if self._closing.is_set():
+                    self._away = True
                     raise
-                logger.warning("%s; sending the same %d appends again", error, len(items))
-                time.sleep(_RESEND_WAITS_S[min(tries, len(_RESEND_WAITS_S) - 1)])
+                self._outage.met(error)
+                self._closing.wait(_RESEND_WAITS_S[min(tries, len(_RESEND_WAITS_S) - 1)])
                 tries += 1
+            else:
+                self._outage.over()
+                return known
+        raise StoreUnavailable("the store is away and the writer is closed")
+
+    def _answer(self, answers: list[tuple[Future[Answer], Answer]]) -> None:
+        mine = self._take([promised for promised, _ in answers])
+        for promised, answer in answers:
+            if promised in mine:
+                promised.set_result(answer)
+
+    def _fail(self, promises: list[Future[Answer]], error: Exception) -> None:
+        for promised in self._take(promises):
+            promised.set_exception(error)
+
+    def _take(self, promises: Iterable[Future[Answer]]) -> set[Future[Answer]]:
+        """Those that nobody else answers: `close` gives up on a store that may still answer later."""
+        mine: set[Future[Answer]] = set()
+        with self._room:
+            for promised in promises:
+                size = self._unanswered.pop(promised, None)
+                if size is not None:
+                    self._bytes -= size
+                    mine.add(promised)
+            if self._callers_waiting:
+                self._room.notify_all()
+        return mine
+
+
+def _size(item: Append) -> int:
+    return sum(len(event.payload) for event in item.events)

@@ -100,6 +100,9 @@ class MemoryStore:
         with self._lock:
             return [self._append(item) for item in batch]
 
+    def append_waiting(self, item: Append) -> Answer:
+        return self.append([item])[0]
+
     def append_locked(self, job_id: str, known: Position, rule: Rule, *, request_id: str | None = None) -> int:
         with self._lock:
             job = self._job(job_id)
@@ -176,8 +179,9 @@ class MemoryStore:
 
     def save_state(self, stored: StoredState) -> None:
         with self._lock:
-            kept = (stored.position, orjson.dumps(stored.state))
-            self._job(stored.job_id).states.setdefault((stored.reducer_version, stored.position.version), kept)
+            job, at = self._job(stored.job_id), stored.position
+            if at.hash in (row.hash for row in job.rows[at.version - 1 : at.version]):
+                job.states.setdefault((stored.reducer_version, at.version), (at, orjson.dumps(stored.state)))
 
     # --- workers -----------------------------------------------------------------------------------------------------
 

@@ -189,14 +189,26 @@ def test_an_append_alone_waits_for_a_head_that_is_locked_for_a_moment(
     jobs = sql.Identifier(postgres_schema, "jobs")
     with psycopg.connect(postgres_dsn) as holder:
         holder.execute(sql.SQL("select from {} where job_id = %s for no key update").format(jobs), [owned.id])
-        with in_background(lambda: postgres_store.append([owned.next("a")])) as sent:
+        with in_background(lambda: postgres_store.append_waiting(owned.next("a"))) as sent:
             deadline = time.monotonic() + PROBES_S_MAX
             while not watcher.execute("select from pg_locks where not granted").rowcount:
                 assert time.monotonic() < deadline
             holder.rollback()
-            (answer,) = sent.result(PROBES_S_MAX)
+            answer = sent.result(PROBES_S_MAX)
 
     assert answer.code is Code.STORED
+
+
+def test_an_append_alone_does_not_wait_for_ever(
+    postgres_store: PostgresStore, postgres_dsn: str, postgres_schema: str, build: LogBuilder
+) -> None:
+    owned = Owned(postgres_store, build)
+    impatient = PostgresStore(postgres_dsn, schema=postgres_schema, lock_timeout_s=0.05)
+    jobs = sql.Identifier(postgres_schema, "jobs")
+    with psycopg.connect(postgres_dsn) as holder:
+        holder.execute(sql.SQL("select from {} where job_id = %s for no key update").format(jobs), [owned.id])
+        assert impatient.append_waiting(owned.next("a")).code is Code.BUSY
+    impatient.close()
 
 
 def test_overlapping_batches_of_several_threads_do_not_deadlock(

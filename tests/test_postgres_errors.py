@@ -21,7 +21,7 @@ ROWS = [
     ("22003", Kind.REFUSED, StoreError, StoreError),
     ("22P02", Kind.REFUSED, StoreError, StoreError),
     ("23505", Kind.REFUSED, StoreError, StoreError),
-    ("25006", Kind.UNAVAILABLE, StoreUnavailable, StoreUnavailable),
+    ("25006", Kind.ELSEWHERE, StoreUnavailable, StoreUnavailable),
     ("25P03", Kind.UNAVAILABLE, StoreUnavailable, StoreUnavailable),
     ("28P01", Kind.UNAVAILABLE, StoreUnavailable, StoreUnavailable),
     ("3D000", Kind.UNAVAILABLE, StoreUnavailable, StoreUnavailable),

@@ -80,6 +80,32 @@ def test_commit_that_fails_is_unknown_and_sent_again_is_stored_once(store: SQLit
     assert [event.version for event in store.read(item.job_id)] == [1, 2, 3]
 
 
+def test_what_was_stored_before_is_acknowledged_only_behind_a_commit_that_writes(
+    path: Path, store: SQLiteStore
+) -> None:
+    """Mutant: a resend ends in a commit that changes nothing, which flushes nothing."""
+    item = next_append(store)
+    Faulty.takes_effect, Faulty.fail_at = True, "COMMIT"
+    with pytest.raises(OutcomeUnknown):
+        store.append([item])
+    with closing(sqlite3.connect(path)) as observer:
+        before = observer.execute("PRAGMA data_version").fetchone()
+        assert [answer.code for answer in store.append([item])] == [Code.STORED]
+        assert observer.execute("PRAGMA data_version").fetchone() != before
+
+
+def test_a_commit_that_finds_all_stored_in_a_file_just_opened_writes_too(path: Path) -> None:
+    """Mutant: a process that died before its commit was flushed leaves a key that the next one acknowledges."""
+    job = LogBuilder(VirtualClock()).job(key="a")
+    with closing(SQLiteStore(path)) as first:
+        first.create(job)
+    with closing(SQLiteStore(path)) as second, closing(sqlite3.connect(path)) as observer:
+        second.head(job.job_id)
+        before = observer.execute("PRAGMA data_version").fetchone()
+        assert second.create(job) == job.job_id
+        assert observer.execute("PRAGMA data_version").fetchone() != before
+
+
 def test_write_that_cannot_begin_is_known_not_to_be_stored(store: SQLiteStore) -> None:
     item = next_append(store)
     Faulty.takes_effect, Faulty.fail_at = False, "BEGIN IMMEDIATE"

@@ -47,6 +47,13 @@ class StatesCompliance(LogCase):
         assert stored is not None
         assert stored.state == {"value": "first"}
 
+    def test_state_of_a_log_that_is_not_this_one_is_not_kept(self) -> None:
+        job_id, _ = self.long_job()
+        end = self.position(job_id)
+        for lost in (Position(end.version, "f" * 64, end.recorded_at), Position(end.version + 1, end.hash)):
+            self.store.save_state(StoredState(job_id, lost, 7, {"lost": True}))
+        assert self.store.load_state(job_id, 7) is None
+
     def test_job_without_stored_states_has_none(self) -> None:
         assert self.store.load_state(self.new_job(), 7) is None
         assert self.store.load_state(self.build.clock.new_id(), 7) is None

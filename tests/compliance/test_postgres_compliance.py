@@ -17,6 +17,8 @@ from steplog.eventstore.store import Store
 
 
 class PostgresHarness:
+    portable = False
+
     def __init__(self, dsn: str, schema: str) -> None:
         self.dsn = dsn
         self.schema = schema
@@ -25,7 +27,7 @@ class PostgresHarness:
         self.store.migrate()
 
     def reopen(self) -> Store:
-        self.opened.append(PostgresStore(self.dsn, schema=self.schema))
+        self.opened.append(PostgresStore(self.dsn, schema=self.schema, portable=self.portable))
         return self.opened[-1]
 
     def end_process(self, store: Store, worker_id: str) -> None:
