@@ -262,7 +262,7 @@ class _Channel:
             self._tell(self._untold)
         durable: Future[None] = Future()
         durable.set_running_or_notify_cancel()
-        self._inbox.post_from_thread(fact.CheckpointReached(self._of, kept, changed), durable)
+        self._inbox.post(fact.CheckpointReached(self._of, kept, changed), durable)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -284,7 +284,7 @@ class _Channel:
     def _tell(self, progressed: fact.Progressed) -> None:
         self._progressed_at = time.monotonic()
         self._untold = None
-        self._inbox.post_from_thread(progressed)
+        self._inbox.post(progressed)
 
 
 class _Done(Awaitable[None]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 from steplog.engine import facts as fact
@@ -18,9 +19,9 @@ from steplog.eventstore.clock import later
 from steplog.eventstore.codec import encode
 from steplog.projections.context_rules import OPERATOR
 from steplog.projections.evolve import Evolution
-from steplog.projections.plan import Key, RetryPlan, Shape, split_key
+from steplog.projections.plan import Key, RetryPlan, Shape, key_of, split_key
 from steplog.projections.readiness import blocking_failure, in_order, sub_step_of, unmet_needs
-from steplog.projections.state import State, SubStepState, current_phase
+from steplog.projections.state import State, current_phase
 
 WARNINGS_MAX = 100
 """How many tolerated failures a completed job names; the rest it counts."""
@@ -34,7 +35,9 @@ class Decision:
     events: Sequence[ev.EventData]
     state: State
     questions: Sequence[Key]
-    """Sub-steps that could start now but for their `when=`: answer with facts before appending."""
+    """Sub-steps that could start but for their `when=`: decide again with answers, before appending."""
+    unrecorded: Sequence[Fact]
+    """Facts of attempts that were settled otherwise, of which no event tells."""
 
 
 def decide(state: State, shape: Shape, happened: Iterable[Fact], now: str, situation: Situation) -> Decision:
@@ -43,7 +46,7 @@ def decide(state: State, shape: Shape, happened: Iterable[Fact], now: str, situa
     for each in happened:
         deciding.take(each)
     deciding.advance()
-    return Decision(deciding.events, deciding.state, deciding.questions)
+    return Decision(deciding.events, deciding.state, deciding.questions, deciding.unrecorded)
 
 
 def idempotency_key(job_id: str, key: Key, generation: int, item: str | None = None) -> str:
@@ -60,7 +63,7 @@ def next_due(state: State, decided_at: str) -> str | None:
     if phase is None or state["status"] != "running":
         return None
     of_phase = state["phases"][phase]
-    due = (of_phase["sub_steps"][name]["retry_at"] for name in of_phase["active"])
+    due = (of_phase["sub_steps"][name]["retry_at"] for name in of_phase["suspended"])
     return min((instant for instant in due if instant and instant > decided_at), default=None)
 
 
@@ -69,8 +72,7 @@ def in_progress(state: State) -> list[AttemptId]:
     return [
         AttemptId(phase, name, of_phase["sub_steps"][name]["generation"], of_phase["sub_steps"][name]["attempts"])
         for phase, of_phase in state["phases"].items()
-        for name in of_phase["active"]
-        if of_phase["sub_steps"][name]["status"] == "in_progress"
+        for name in of_phase["in_progress"]
     ]
 
 
@@ -84,7 +86,7 @@ class _Deciding:
         self.situation = situation
         self.events: list[ev.EventData] = []
         self.questions: list[Key] = []
-        self.answers: dict[Key, Any] = {}
+        self.unrecorded: list[Fact] = []
 
     @property
     def state(self) -> State:
@@ -98,8 +100,6 @@ class _Deciding:
 
     def take(self, happened: Fact) -> None:
         match happened:
-            case fact.Answered(key=key, answer=answer):
-                self.answers[key] = answer
             case fact.Interrupted(cause=cause, worker_id=worker_id):
                 self._interrupt(cause, worker_id)
             case _ if not self._counts(happened.of):
@@ -133,6 +133,8 @@ class _Deciding:
                 self.emit(ev.LateOutcome(**_attempt(of), outcome="failed", error=error, seconds=seconds))
             case fact.SkipRaised(of=of, reason=reason):
                 self.emit(ev.LateOutcome(**_attempt(of), outcome="skipped", reason=reason))
+            case _:
+                self.unrecorded.append(happened)
 
     def _complete(self, done: fact.Completed) -> None:
         refused = {name: value for name, value in done.changed.items() if not self._may_write(done.of, name, value)}
@@ -156,7 +158,7 @@ class _Deciding:
             started = sub_step_of(self.state, of.key)["started_version"]
             return started is None or version < started
         phase, _ = split_key(writer)
-        return phase != of.phase or writer == of.key or writer in self.shape.ancestors[of.key]
+        return phase != of.phase or writer == of.key or self.shape.follows(of.key, writer)
 
     def _fail(self, of: AttemptId, error: fact.ErrorData, seconds: float, spread: float) -> None:
         self.emit(ev.SubStepFailed(**_attempt(of), error=error, seconds=seconds))
@@ -169,7 +171,7 @@ class _Deciding:
     def _interrupt(self, cause: Any, worker_id: str) -> None:
         for of in in_progress(self.state):
             self.emit(ev.SubStepInterrupted(**_attempt(of), cause=cause, worker_id=worker_id))
-            if cause == "owner died" and self.shape.sub_steps[of.key]["on_interrupt"] == "fail":
+            if self.shape.sub_steps[of.key]["on_interrupt"] == "fail":
                 self._fail(of, _INTERRUPTED, 0.0, 0.0)
         if cause == "handed back":
             self.emit(ev.JobReleased(reason=cause))
@@ -195,20 +197,19 @@ class _Deciding:
                 return False
             self.emit(ev.PhaseCompleted(phase=phase))
             return True
-        if self.state["phases"][phase]["active"]:
+        if self.state["phases"][phase]["in_progress"] or self.state["phases"][phase]["suspended"]:
             return False
         self._fail_phase(phase, failure)
         return True
 
     def _start_what_can(self, phase: str) -> Key | None:
         """Start and skip until nothing more follows; the failure, if any, because of which nothing new may start."""
-        before = -1
-        failure: Key | None = None
-        while before != len(self.events):
-            before = len(self.events)
+        while True:
+            self.questions = []
             failure = blocking_failure(self.state, self.shape, phase)
-            self._start_ready(phase, restarts_only=failure is not None)
-        return failure
+            if failure is not None or not self._settle_what_cannot_run(phase):
+                self._start_due(phase, restarts_only=failure is not None)
+                return failure
 
     def _fail_phase(self, phase: str, failure: Key) -> None:
         failed = [key for key in self.shape.of_phase[phase] if sub_step_of(self.state, key)["status"] == "failed"]
@@ -228,56 +229,58 @@ class _Deciding:
     def _cause_to_park(self, phase: str) -> tuple[Any, Key, str] | None:
         for key, fields in self.state["refused"].items():
             return "context conflict", key, f"{key} wrote {', '.join(fields)}, which a sibling or a person had written"
-        active = in_order(self.shape, phase, self.state["phases"][phase]["active"])
-        for key in active:
+        for key in in_order(self.shape, phase, self.state["phases"][phase]["suspended"]):
             sub_step = sub_step_of(self.state, key)
-            if sub_step["status"] != "interrupted" or not sub_step["interruptions"]:
-                continue
-            if sub_step["interruptions"] >= self.situation.interruptions_max:
-                return "crash loop", key, f"{key} was interrupted {sub_step['interruptions']} times"
-            if self.shape.sub_steps[key]["on_interrupt"] == "hold":
-                return "held interruption", key, f"{key} was interrupted and its effect may have happened"
-        for key in active:
+            if sub_step["status"] == "interrupted" and sub_step["reason"] is not None:
+                if sub_step["interruptions"] >= self.situation.interruptions_max:
+                    return "crash loop", key, f"{key} was interrupted {sub_step['interruptions']} times"
+                if self.shape.sub_steps[key]["on_interrupt"] == "hold":
+                    return "held interruption", key, f"{key} was interrupted and its effect may have happened"
             if key in self.situation.stuck:
                 return "stuck handler", key, f"{key} timed out and its handler does not end"
         return None
 
-    def _start_ready(self, phase: str, *, restarts_only: bool) -> None:
-        """Start what is due, skip what can never be, and ask where a condition has to answer first."""
-        self.questions = []
+    def _settle_what_cannot_run(self, phase: str) -> bool:
+        """Settle what is ready by its needs or its condition, and ask conditions; whether anything was settled."""
+        ready = self.state["phases"][phase]["ready"]
+        before = len(self.events)
+        for key in [key_of(phase, name) for name in self.shape.gated[phase] if name in ready]:
+            unmet = unmet_needs(self.state, self.shape, key)
+            answer = self._answer(key)
+            if unmet:
+                self._skip(key, "unmet need", f"needs {', '.join(split_key(edge)[1] for edge in unmet)}")
+            elif answer is None:
+                self.questions.append(key)
+            elif answer is not True:
+                self._refuse(key, answer)
+        return len(self.events) > before
+
+    def _answer(self, key: Key) -> fact.Answer | None:
+        """What the sub-step's condition says, None where it has to be asked."""
+        if not self.shape.sub_steps[key]["when"] or sub_step_of(self.state, key)["when"]:
+            return True
+        return self.situation.answers.get(key)
+
+    def _start_due(self, phase: str, *, restarts_only: bool) -> None:
+        """Start what is due, in the order of declaration, as far as there is room."""
         of_phase = self.state["phases"][phase]
-        names = [*of_phase["active"], *(() if restarts_only else of_phase["ready"])]
-        busy = sum(of_phase["sub_steps"][name]["status"] == "in_progress" for name in of_phase["active"])
-        room = self.shape.phases[phase].get("parallel", len(self.shape.sub_steps)) - busy
-        for key in in_order(self.shape, phase, names):
-            sub_step = sub_step_of(self.state, key)
-            if sub_step["status"] == "pending" and self._skipped_as_unmet(key):
-                continue
-            if room > 0 and self._startable(key, sub_step) and self._start(key, sub_step):
-                room -= 1
+        room = self.shape.phases[phase].get("parallel", len(of_phase["sub_steps"])) - len(of_phase["in_progress"])
+        names = [*of_phase["suspended"], *(() if restarts_only else of_phase["ready"])]
+        due = (key for key in in_order(self.shape, phase, names) if self._is_due(key))
+        for key in list(islice(due, max(0, room))):
+            self._start(key)
 
-    def _skipped_as_unmet(self, key: Key) -> bool:
-        unmet = unmet_needs(self.state, self.shape, key)
-        if unmet:
-            self._skip(key, "unmet need", f"needs {', '.join(split_key(edge)[1] for edge in unmet)}")
-        return bool(unmet)
-
-    def _startable(self, key: Key, sub_step: SubStepState) -> bool:
-        due = sub_step["retry_at"] is None or sub_step["retry_at"] <= self.now
+    def _is_due(self, key: Key) -> bool:
+        sub_step = sub_step_of(self.state, key)
         return (
-            sub_step["status"] in ("pending", "retrying", "interrupted") and due and key not in self.situation.occupied
+            sub_step["status"] != "waiting"
+            and (sub_step["retry_at"] is None or sub_step["retry_at"] <= self.now)
+            and key not in self.situation.occupied
+            and self._answer(key) is True
         )
 
-    def _start(self, key: Key, sub_step: SubStepState) -> bool:
-        """Start the next attempt, or settle it by its condition; whether an attempt started."""
-        plan = self.shape.sub_steps[key]
-        answer = True if not plan["when"] or sub_step["when"] else self.answers.get(key)
-        if answer is None:
-            self.questions.append(key)
-            return False
-        if answer is not True:
-            self._refuse(key, sub_step, answer)
-            return False
+    def _start(self, key: Key) -> None:
+        plan, sub_step = self.shape.sub_steps[key], sub_step_of(self.state, key)
         phase, name = split_key(key)
         self.emit(
             ev.SubStepStarted(
@@ -290,14 +293,14 @@ class _Deciding:
                 when=True if plan["when"] else None,
             )
         )
-        return True
 
-    def _refuse(self, key: Key, sub_step: SubStepState, answer: Any) -> None:
+    def _refuse(self, key: Key, answer: str | fact.ErrorData) -> None:
         """The condition said no, or raised."""
         if isinstance(answer, str):
             self._skip(key, "condition", answer)
             return
         phase, name = split_key(key)
+        sub_step = sub_step_of(self.state, key)
         self.emit(
             ev.SubStepFailed(
                 phase=phase,

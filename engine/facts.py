@@ -1,7 +1,8 @@
-"""What the runner tells the decider: outcomes of attempts, answers of conditions, and what happened to their owner."""
+"""What the runner tells the decider: outcomes of attempts, what happened to their owner, and how things stand."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,6 +10,10 @@ from steplog.projections.plan import Key, key_of
 
 ErrorData = dict[str, Any]
 """`{type, message, traceback, retryable}`."""
+
+
+Answer = Literal[True] | str | ErrorData
+"""What `when=` said: True, the reason to skip, or the error it raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +78,6 @@ class Progressed:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What `when=` said: True, the reason to skip, or the error it raised."""
-
-    key: Key
-    answer: Literal[True] | str | ErrorData
-
-
-@dataclass(frozen=True, slots=True)
 class Interrupted:
     """Attempts in progress have lost their owner: nobody will report their outcomes."""
 
@@ -88,7 +85,7 @@ class Interrupted:
     worker_id: str
 
 
-Fact = Completed | Failed | SkipRaised | CheckpointReached | Progressed | Answered | Interrupted
+Fact = Completed | Failed | SkipRaised | CheckpointReached | Progressed | Interrupted
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,5 +98,7 @@ class Situation:
     """Those of them that have not ended within the grace period."""
     stopping: bool = False
     """The worker stops: nothing new starts."""
+    answers: Mapping[Key, Answer] = field(default_factory=dict)
+    """What conditions have said that is not recorded yet."""
     interruptions_max: int = 3
     """Interruptions of one sub-step by its owner's death before the job parks."""

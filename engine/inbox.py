@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -21,37 +22,33 @@ class Entry:
 
 
 class Inbox:
-    """Facts in the order they arrived. Belongs to one event loop; `post_from_thread` is for everybody else."""
+    """Facts in the order they arrived, from any thread; waited for in one event loop.
+
+    Whoever waits for a fact to be durable is told, whenever the run ends: nothing depends on the loop going on.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._entries: list[Entry] = []
         self._arrived = asyncio.Event()
         self._closed = False
+        self._lock = threading.Lock()
 
     def post(self, fact: Fact, durable: Future[None] | None = None) -> None:
-        """Add a fact, from the loop's own thread. After the run's end it is dropped: the log says interrupted."""
-        if self._closed:
-            refuse(durable)
-            return
-        self._entries.append(Entry(fact, durable))
-        self._arrived.set()
-
-    def post_from_thread(self, fact: Fact, durable: Future[None] | None = None) -> None:
-        """Add a fact from another thread."""
-        try:
-            self._loop.call_soon_threadsafe(self.post, fact, durable)
-        except RuntimeError:
-            refuse(durable)
+        """Add a fact. After the run's end it is dropped: the log says interrupted."""
+        entry = Entry(fact, durable)
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._entries.append(entry)
+        if closed:
+            _refuse(entry)
+        self.wake()
 
     def wake(self) -> None:
         """Let whoever waits look again, without a fact."""
-        self._arrived.set()
-
-    def wake_from_thread(self) -> None:
-        """The same from another thread; nobody waits any more after the run's end."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.wake)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def wait(self, timeout_s: float | None) -> None:
         """Until there is something new, `wake` was called, or the time has passed."""
@@ -62,24 +59,28 @@ class Inbox:
 
     def entries(self) -> Sequence[Entry]:
         """What is not acknowledged yet; it stays."""
-        return tuple(self._entries)
+        with self._lock:
+            return tuple(self._entries)
 
-    def acknowledge(self, entries: Sequence[Entry]) -> None:
-        """The first entries are durable: tell whoever waits for it and let them go."""
-        del self._entries[: len(entries)]
+    def acknowledge(self, entries: Sequence[Entry], unrecorded: Collection[Fact] = ()) -> None:
+        """The first entries are durable, or will never be: tell whoever waits and let them go."""
+        with self._lock:
+            del self._entries[: len(entries)]
         for entry in entries:
-            if entry.durable is not None:
+            if any(entry.fact is fact for fact in unrecorded):
+                _refuse(entry)
+            elif entry.durable is not None:
                 entry.durable.set_result(None)
 
     def close(self) -> None:
         """Nothing more will be recorded: tell whoever still waits."""
-        self._closed = True
-        for entry in self._entries:
-            refuse(entry.durable)
-        self._entries.clear()
+        with self._lock:
+            self._closed = True
+            left, self._entries = self._entries, []
+        for entry in left:
+            _refuse(entry)
 
 
-def refuse(durable: Future[None] | None) -> None:
-    """Tell somebody waiting that the fact will not be recorded."""
-    if durable is not None:
-        durable.set_exception(AttemptOver("the run is over: this is not recorded"))
+def _refuse(entry: Entry) -> None:
+    if entry.durable is not None:
+        entry.durable.set_exception(AttemptOver("the attempt is over: this is not recorded"))

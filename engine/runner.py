@@ -36,12 +36,12 @@ from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound
-from steplog.eventstore.events import EventData, SubStepStarted
+from steplog.eventstore.events import EventData, SubStepData, SubStepStarted
 from steplog.eventstore.store import Append, Claim, Code, Store
 from steplog.eventstore.writer import Writer
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
-from steplog.projections.plan import Key, Shape
+from steplog.projections.plan import Key, Shape, key_of
 from steplog.projections.state import State
 
 logger = logging.getLogger("steplog.engine")
@@ -82,6 +82,7 @@ class Runner:
         self._stop_by: float | None = None
         self._lost: str | None = None
         self._decided_at = ""
+        self._answers: dict[Key, fact.Answer] = {}
 
     async def run(self) -> State:
         """The job's state when it ended, stopped for a person, or was handed back after `stop`.
@@ -101,7 +102,8 @@ class Runner:
                 decision = self._decide([entry.fact for entry in entries])
                 if decision.events and not await self._append(decision):
                     continue
-                self._inbox.acknowledge(entries)
+                self._inbox.acknowledge(entries, decision.unrecorded)
+                self._forget_answers(decision.events)
                 self._start(decision.events)
                 self._store_state()
                 if self.state["status"] == "running" and not self._inbox.entries():
@@ -124,7 +126,7 @@ class Runner:
     def lose_from_thread(self, why: str) -> None:
         """The job is somebody else's now."""
         self._lost = why
-        self._inbox.wake_from_thread()
+        self._inbox.wake()
 
     # --- decide ------------------------------------------------------------------------------------------------------
 
@@ -134,8 +136,7 @@ class Runner:
         now = self._decided_at = max(self._clock.now(), self.state["recorded_at"])
         decision = decide(self.state, self._shape, happened, now, self._situation())
         while decision.questions:
-            answers = [self._ask(key, decision.state) for key in decision.questions]
-            happened = [*happened, *answers]
+            self._answers |= {key: self._ask(key, decision.state) for key in decision.questions}
             decision = decide(self.state, self._shape, happened, now, self._situation())
         return decision
 
@@ -144,10 +145,11 @@ class Runner:
             occupied=frozenset(self._attempts.occupied),
             stuck=frozenset(self._attempts.stuck),
             stopping=self._stop_by is not None,
+            answers=self._answers,
             interruptions_max=self._settings.interruptions_max,
         )
 
-    def _ask(self, key: Key, state: State) -> fact.Answered:
+    def _ask(self, key: Key, state: State) -> fact.Answer:
         """What the sub-step's condition says to the context as it will be."""
         when = self._definition.sub_steps[key].options.when
         assert when is not None, key
@@ -155,10 +157,15 @@ class Runner:
             context = open_draft(self._definition.context_type, state["context"])
             answer = when(Job(state["job_id"], self._input, context))
             if isinstance(answer, Skip):
-                return fact.Answered(key, message_of(answer))
-            return fact.Answered(key, True if answer else "condition not met")
+                return message_of(answer)
+            return True if answer else "condition not met"
         except BaseException as error:  # user code: whatever it raises fails the sub-step, not the runner
-            return fact.Answered(key, error_data(error, retryable=False))
+            return error_data(error, retryable=False)
+
+    def _forget_answers(self, recorded: Sequence[EventData]) -> None:
+        for event in recorded:
+            if isinstance(event, SubStepData):
+                self._answers.pop(key_of(event.phase, event.sub_step), None)
 
     # --- append ------------------------------------------------------------------------------------------------------
 
@@ -175,6 +182,7 @@ class Runner:
             self.state, self._position = decision.state, end_of(events, self._position)
             return True
         if code is Code.CONFLICT:
+            self._answers.clear()
             await self._catch_up()
             return False
         if code is Code.MISSING:

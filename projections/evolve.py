@@ -89,7 +89,8 @@ class Evolution:
         if self._first((name,)):
             phase = self.state["phases"][name].copy()
             phase["ready"] = phase["ready"].copy()
-            phase["active"] = phase["active"].copy()
+            phase["in_progress"] = phase["in_progress"].copy()
+            phase["suspended"] = phase["suspended"].copy()
             phase["failed"] = phase["failed"].copy()
             phase["open_edges"] = phase["open_edges"].copy()
             phase["sub_steps"] = phase["sub_steps"].copy()

@@ -129,8 +129,9 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
     state["refused"] = {}
     for plan in state["plan"]["phases"]:
         phase = state["phases"][plan["name"]]
-        for name in phase["active"]:
+        for name in phase["suspended"]:
             phase["sub_steps"][name]["interruptions"] = 0
+            phase["sub_steps"][name]["reason"] = None
         if phase["status"] == "failed":
             phase["status"] = "in_progress"
             phase["completed_at"] = None

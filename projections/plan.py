@@ -62,24 +62,38 @@ class Shape:
     phases: dict[str, PhasePlan]
     sub_steps: dict[Key, SubStepPlan]
     of_phase: dict[str, tuple[Key, ...]]
-    place: dict[Key, int]
-    """Where each sub-step stands in the order of declaration."""
-    ancestors: dict[Key, frozenset[Key]]
-    """Every sub-step that one has an edge from, directly or through others."""
+    place: dict[str, dict[str, int]]
+    """By phase, where each of its sub-steps stands in the order of declaration."""
+    gated: dict[str, tuple[str, ...]]
+    """By phase, the names of its sub-steps that may turn out not to run: they have a condition or need a result."""
 
     @staticmethod
     def of(plan: dict[str, Any] | Plan) -> Shape:
         """The index of a recorded plan."""
         phases: dict[str, PhasePlan] = {phase["name"]: phase for phase in plan["phases"]}
         sub_steps = {key_of(name, step["name"]): step for name, phase in phases.items() for step in phase["sub_steps"]}
-        ancestors: dict[Key, frozenset[Key]] = {}
-        for key, step in sub_steps.items():
-            edges = {*step["after"], *step["needs"]}
-            ancestors[key] = frozenset(edges.union(*(ancestors[edge] for edge in edges)))
-        of_phase = {
-            name: tuple(key_of(name, step["name"]) for step in phase["sub_steps"]) for name, phase in phases.items()
-        }
-        return Shape(phases, sub_steps, of_phase, {key: place for place, key in enumerate(sub_steps)}, ancestors)
+        names = {name: tuple(step["name"] for step in phase["sub_steps"]) for name, phase in phases.items()}
+        return Shape(
+            phases,
+            sub_steps,
+            of_phase={phase: tuple(key_of(phase, name) for name in names[phase]) for phase in phases},
+            place={phase: {name: place for place, name in enumerate(names[phase])} for phase in phases},
+            gated={
+                name: tuple(step["name"] for step in phase["sub_steps"] if step["when"] or step["needs"])
+                for name, phase in phases.items()
+            },
+        )
+
+    def follows(self, key: Key, other: Key) -> bool:
+        """Whether the sub-step has an edge from the other, directly or through others."""
+        seen: set[Key] = set()
+        unseen = [key]
+        while unseen and other not in seen:
+            step = self.sub_steps[unseen.pop()]
+            edges = {*step["after"], *step["needs"]} - seen
+            seen |= edges
+            unseen += edges
+        return other in seen
 
 
 def key_of(phase: str, sub_step: str) -> Key:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from steplog.projections.plan import Key, Shape, key_of, split_key
 from steplog.projections.state import SETTLED, State, SubStepState
 
 
-def in_order(shape: Shape, phase: str, names: Iterable[str]) -> list[Key]:
+def in_order(shape: Shape, phase: str, names: Iterable[str]) -> Iterator[Key]:
     """Keys of a phase's sub-steps, in the order of declaration."""
-    return sorted((key_of(phase, name) for name in names), key=shape.place.__getitem__)
+    return (key_of(phase, name) for name in sorted(names, key=shape.place[phase].__getitem__))
 
 
 def open_edges(state: State, shape: Shape, key: Key) -> list[Key]:

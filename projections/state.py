@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
-REDUCER_VERSION = 1
+REDUCER_VERSION = 2
 """Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
 
 JobStatus = Literal[
@@ -70,8 +70,8 @@ class SubStepState(TypedDict):
 
 
 class PhaseState(TypedDict):
-    """A phase. `ready`, `active` and `failed` are sets of sub-step names: what deciding looks at, so that it costs what
-    changed and not what exists.
+    """A phase. `ready`, `in_progress`, `suspended` and `failed` are sets of sub-step names: what deciding looks at, so
+    that it costs what changed and not what exists.
     """
 
     status: PhaseStatus
@@ -80,8 +80,9 @@ class PhaseState(TypedDict):
     unsettled: int
     ready: dict[str, bool]
     """Pending, and every edge leads to something settled."""
-    active: dict[str, bool]
-    """In progress, retrying, interrupted or waiting."""
+    in_progress: dict[str, bool]
+    suspended: dict[str, bool]
+    """Retrying, interrupted or waiting: begun, and with no attempt in progress."""
     failed: dict[str, bool]
     open_edges: dict[str, int]
     """How many edges lead to something that has not settled; those with none are left out."""
@@ -174,7 +175,8 @@ def _new_phase(plan: PhasePlan) -> PhaseState:
         completed_at=None,
         unsettled=len(edges),
         ready={name: True for name in edges if not edges[name]},
-        active={},
+        in_progress={},
+        suspended={},
         failed={},
         open_edges={name: count for name, count in edges.items() if count},
         sub_steps={name: new_sub_step() for name in edges},

@@ -49,9 +49,11 @@ def _index(state: State, phase: PhaseState, phase_name: str, name: str) -> None:
         wanted = phase["ready"] if name not in phase["open_edges"] else None
     elif status == "failed":
         wanted = phase["failed"]
+    elif status == "in_progress":
+        wanted = phase["in_progress"]
     elif status not in SETTLED:
-        wanted = phase["active"]
-    for index in (phase["ready"], phase["active"], phase["failed"]):
+        wanted = phase["suspended"]
+    for index in (phase["ready"], phase["in_progress"], phase["suspended"], phase["failed"]):
         if index is not wanted:
             index.pop(name, None)
     if wanted is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -140,10 +140,10 @@ class _Simulation:
 
     def decided(self, happened: list[Fact]) -> None:
         decision = decide(self.state, self.shape, happened, self.now(), SITUATION)
+        answers: dict[str, Any] = {}
         while decision.questions:
-            answers = [fact.Answered(key, self.draw(ANSWERS)) for key in decision.questions]
-            happened = [*happened, *answers]
-            decision = decide(self.state, self.shape, happened, self.now(), SITUATION)
+            answers |= {key: self.draw(ANSWERS) for key in decision.questions}
+            decision = decide(self.state, self.shape, happened, self.now(), replace(SITUATION, answers=answers))
         self.record(decision.events)
         self.foreseen = decision.state
 

@@ -14,7 +14,7 @@ from steplog.engine.decider import decide, in_progress
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.plan import plan_of
 from steplog.eventstore.clock import later
-from steplog.eventstore.events import Event, EventData, JobClaimed, JobCreated
+from steplog.eventstore.events import Event, EventData, JobClaimed, JobCreated, JobResumed
 from steplog.projections.evolve import Evolution, evolve
 from steplog.projections.plan import OnInterrupt, Shape
 
@@ -38,6 +38,12 @@ class Job:
         evolution = Evolution(self.state)
         evolution.foresee(JobClaimed(worker_id=f"w{epoch}", epoch=epoch, claim_id="c", reason="takeover"), self.now())
         self.state = evolution.state
+
+    def resume(self) -> None:
+        evolution = Evolution(self.state)
+        evolution.foresee(JobResumed(by="anna"), self.now())
+        self.state = evolution.state
+        self.claim(self.state["epoch"] + 1)
 
     def decide(self, *happened: Fact) -> list[EventData]:
         decision = decide(self.state, self.shape, happened, self.now(), self.situation)
@@ -136,6 +142,41 @@ def test_being_handed_back_is_not_counted() -> None:
 )
 def test_a_policy_says_what_an_interruption_leads_to(policy: OnInterrupt, follows: list[str]) -> None:
     assert names(flaky(on_interrupt=policy).die()) == follows
+
+
+@pytest.mark.parametrize(
+    ("policy", "last"), [("retry", "SubStepStarted"), ("hold", "JobParked"), ("fail", "JobFailed")]
+)
+def test_the_policy_holds_for_an_attempt_cut_off_by_a_worker_that_stopped(policy: OnInterrupt, last: str) -> None:
+    job = flaky(on_interrupt=policy)
+    job.situation = replace(job.situation, stopping=True)
+    job.die("handed back")
+    job.situation = replace(job.situation, stopping=False)
+    job.claim(2)
+
+    assert names(job.decide())[-1] == last
+
+
+@pytest.mark.parametrize("cause", ["owner died", "handed back"])
+def test_a_person_who_resumes_a_held_job_lets_the_attempt_run_again(cause: str) -> None:
+    job = flaky(on_interrupt="hold")
+    job.situation = replace(job.situation, stopping=True)
+    job.die(cause)
+    job.situation = replace(job.situation, stopping=False)
+    job.claim(2)
+    job.decide()
+    job.resume()
+
+    assert names(job.decide()) == ["SubStepStarted"]
+
+
+def test_a_checkpoint_of_another_attempt_is_told_to_be_unrecorded() -> None:
+    job = flaky()
+    stale = fact.CheckpointReached(AttemptId("main", "charge", 1, 7), 1, {})
+
+    decision = decide(job.state, job.shape, [stale], job.now(), job.situation)
+
+    assert (list(decision.events), list(decision.unrecorded)) == ([], [stale])
 
 
 @pytest.mark.parametrize("change", [{"attempt": 1}, {"attempt": 3}, {"generation": 2}], ids=str)

@@ -63,8 +63,9 @@ def test_what_deciding_looks_at_agrees_with_a_look_at_everything(log: SimulatedL
         pending = {step for step, status in statuses.items() if status == "pending"}
         assert set(phase["ready"]) == {step for step in pending if not open_edges(state, shape, f"{name}/{step}")}
         assert set(phase["failed"]) == {step for step, status in statuses.items() if status == "failed"}
-        assert set(phase["active"]) == {
-            step for step, status in statuses.items() if status not in SETTLED and status != "pending"
+        assert set(phase["in_progress"]) == {step for step, status in statuses.items() if status == "in_progress"}
+        assert set(phase["suspended"]) == {
+            step for step, status in statuses.items() if status in ("retrying", "interrupted", "waiting")
         }
         assert phase["unsettled"] == sum(status not in SETTLED for status in statuses.values())
     assert state["done"] == sum(sub_step_of(state, key)["status"] in SETTLED for key in shape.sub_steps)
@@ -96,8 +97,7 @@ def test_nothing_starts_before_what_it_needs_and_the_phases_before_it(log: Simul
             assert current_phase(state) == event.data["phase"]
             limit = shape.phases[event.data["phase"]].get("parallel", NO_LIMIT)
             phase = state["phases"][event.data["phase"]]
-            at_work = [name for name in phase["active"] if phase["sub_steps"][name]["status"] == "in_progress"]
-            assert len(at_work) < limit
+            assert len(phase["in_progress"]) < limit
         state = evolve(state, event)
 
 

@@ -255,6 +255,28 @@ def test_a_condition_that_raises_fails_the_sub_step_without_calling_it(store: St
     assert "SubStepStarted" not in types_of(store, job.job_id)
 
 
+def test_a_condition_is_asked_once_when_its_edges_are_met(store: Store) -> None:
+    wf = Workflow("asked")
+    phase = wf.phase("only", parallel=1)
+    asked: list[str] = []
+
+    def condition(name: str, answer: bool) -> Any:
+        def ask(job: Any) -> bool:
+            asked.append(name)
+            return answer
+
+        return ask
+
+    for number in range(4):
+        phase.sub_step(name=f"s{number}", when=condition(f"s{number}", number % 2 == 0))(lambda: None)
+    last = phase.sub_step(name="last", after=list(phase.sub_steps.values()), when=condition("last", True))(lambda: 1)
+
+    job = wf.run(store=store)
+
+    assert asked == ["s0", "s1", "s2", "s3", "last"]
+    assert job.result(last) == 1
+
+
 def test_skip_raised_by_a_handler_is_recorded(store: Store) -> None:
     wf = Workflow("skip")
 
@@ -420,6 +442,24 @@ def test_what_a_failed_attempt_changed_in_place_is_seen_by_nobody(store: Store) 
 
     assert seen == [({}, [], []), ({"by": [1]}, [], [1]), ({"by": [1]}, [], [1])]
     assert (job.context.notes, job.result(after)) == ({"by": [1, 3]}, {"dishes": []})
+
+
+def test_a_field_may_be_written_again_by_what_depends_on_its_writer_through_others(store: Store) -> None:
+    wf = Workflow("through others", context=Kitchen)
+
+    @wf.sub_step
+    def hire(step: Step[Any, Kitchen]) -> None:
+        step.context.cook = "anna"
+
+    between = wf.sub_step(name="between", after=[hire])(lambda: None)
+
+    @wf.sub_step(after=[between])
+    def replace(step: Step[Any, Kitchen]) -> None:
+        step.context.cook = "berta"
+
+    job = wf.run(store=store)
+
+    assert (job.status, job.context.cook) == ("completed", "berta")
 
 
 def test_a_condition_cannot_change_the_context(store: Store) -> None:
