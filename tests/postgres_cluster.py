@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -26,10 +27,14 @@ ACCOUNTS = ("postgres", "nobody")
 
 _WATCH = """
 exec 3<&0
-"$1" -D "$2/data" -k "$2" -c listen_addresses= -c unix_socket_permissions=0700 >"$2/log" 2>&1 <&- 3<&- & server=$!
-( read -r _ <&3; kill -INT "$server" 2>"$2/log.end" ) & watch=$!
-wait "$server"; code=$?
-kill "$watch" 2>"$2/log.end"
+while :; do
+    "$1" -D "$2/data" -k "$2" -c listen_addresses= -c unix_socket_permissions=0700 >>"$2/log" 2>&1 <&- 3<&- & server=$!
+    ( read -r _ <&3; : >"$2/stop"; kill -INT "$server" 2>>"$2/log.end" ) & watch=$!
+    wait "$server"; code=$?
+    kill "$watch" 2>>"$2/log.end"
+    if [ -e "$2/stop" ] || [ ! -e "$2/restart" ]; then break; fi
+    rm "$2/restart"
+done
 if [ "$code" -eq 0 ]; then cd /; rm -rf "$2"; fi
 exit "$code"
 """
@@ -52,6 +57,16 @@ class Cluster:
     @property
     def server_pid(self) -> int:
         return int((self.folder / "data/postmaster.pid").read_text().split()[0])
+
+    def restart_immediately(self) -> None:
+        """What `pg_ctl -m immediate restart` does: every process ends without a word, and the log is replayed."""
+        (self.folder / "restart").touch()
+        os.kill(self.server_pid, signal.SIGQUIT)
+        deadline = time.monotonic() + START_S_MAX
+        while (self.folder / "restart").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        _await_ready(self.dsn, self.watch, self.folder)
 
     def stop(self) -> None:
         """Stop the server and remove its files."""

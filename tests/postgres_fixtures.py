@@ -41,6 +41,23 @@ def postgres_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
         cluster.stop()
 
 
+@pytest.fixture(scope="session")
+def own_cluster() -> Iterator[postgres_cluster.Cluster]:
+    """Another server, for tests that restart it or change its settings; they put them back."""
+    try:
+        cluster = postgres_cluster.start()
+    except postgres_cluster.NoPostgres as error:
+        pytest.skip(f"no PostgreSQL to restart: {error}")
+    try:
+        with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+            # Else each restart after a crash opens and flushes every file of the server's folder.
+            if connection.info.server_version >= 140000:
+                connection.execute("alter system set recovery_init_sync_method = 'syncfs'")
+        yield cluster
+    finally:
+        cluster.stop()
+
+
 @pytest.fixture
 def postgres_schema(postgres_dsn: str) -> Iterator[str]:
     """The name of a schema that nothing else uses, dropped after the test."""

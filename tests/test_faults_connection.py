@@ -1,0 +1,158 @@
+"""The connection is cut, reset, half closed, swallowed or slowed at every message of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from append_witness import OwnedJob, Witness, WitnessedStore, append_one, owned_jobs
+from log_builder import LogBuilder
+from message_proxy import Action, MessageProxy, Point
+
+from steplog.eventstore.clock import SystemClock
+from steplog.eventstore.errors import OutcomeUnknown, StoreUnavailable
+from steplog.eventstore.postgres import PostgresStore
+from steplog.eventstore.writer import Writer
+
+SILENCE_S_MAX = 0.5
+BREAKS: list[Action] = ["cut", "reset", "half-close"]
+
+
+@pytest.fixture
+def proxy(postgres_dsn: str) -> Iterator[MessageProxy]:
+    with MessageProxy(postgres_dsn) as proxy:
+        yield proxy
+
+
+def far_store(proxy: MessageProxy, schema: str, *, portable: bool = False, answer_s_max: float = 30) -> PostgresStore:
+    return PostgresStore(proxy.dsn, schema=schema, portable=portable, answer_s_max=answer_s_max)
+
+
+def points_of_an_append(proxy: MessageProxy, schema: str, job: OwnedJob, *, portable: bool = False) -> list[Point]:
+    """Before and after each message of one append on a connection that is there already."""
+    with closing(far_store(proxy, schema, portable=portable)) as store, closing(Writer(store)) as writer:
+        append_one(writer, job, Witness(), "the connection is made")
+        proxy.arm(None)
+        append_one(writer, job, Witness(), "its messages are counted")
+        seen = list(proxy.seen)
+    return [
+        Point(side, number, when)
+        for side in ("client", "server")
+        for number in range(1, 1 + sum(message.side == side for message in seen))
+        for when in ("before", "after")
+    ]
+
+
+def strike_an_append(
+    proxy: MessageProxy, store: PostgresStore, job: OwnedJob, point: Point, action: Action, witness: Witness
+) -> None:
+    witnessed: Any = WitnessedStore(store, witness)
+    with closing(Writer(witnessed)) as writer:
+        append_one(writer, job, witness, "the connection is made")
+        proxy.arm(point, action)
+        append_one(writer, job, witness, "a", "b")
+        assert proxy.struck.is_set(), f"{point} was not reached"
+
+
+@pytest.mark.parametrize(
+    ("action", "portable"),
+    [
+        *((action, False) for action in BREAKS),
+        ("cut", True),
+        *(pytest.param(action, True, marks=pytest.mark.heavy) for action in BREAKS[1:]),
+    ],
+)
+def test_an_append_broken_at_any_message_is_stored_once(
+    postgres_store: PostgresStore, postgres_schema: str, proxy: MessageProxy, action: Action, portable: bool
+) -> None:
+    """Mutants: an error on send counts as failed and is sent under new ids; an answer cut off counts as stored."""
+    witness = Witness()
+    first, *_ = owned_jobs(postgres_store, 1)
+    points = points_of_an_append(proxy, postgres_schema, first, portable=portable)
+    jobs = owned_jobs(postgres_store, len(points))
+    for point, job in zip(points, jobs, strict=True):
+        with closing(far_store(proxy, postgres_schema, portable=portable)) as store:
+            strike_an_append(proxy, store, job, point, action, witness)
+    figures = witness.figures(postgres_store, jobs)
+    print(f"{action} at {len(points)} points: {figures}")
+    assert (figures.lost, figures.doubled, figures.stored) == (0, 0, 3 * len(points))
+    assert figures.unknown >= len(points) // 2
+
+
+def test_an_append_that_is_only_slow_is_not_sent_again(
+    postgres_store: PostgresStore, postgres_schema: str, proxy: MessageProxy
+) -> None:
+    witness = Witness()
+    first, *_ = owned_jobs(postgres_store, 1)
+    points = [point for point in points_of_an_append(proxy, postgres_schema, first) if point.when == "before"]
+    jobs = owned_jobs(postgres_store, len(points))
+    for number, (point, job) in enumerate(zip(points, jobs, strict=True)):
+        with closing(far_store(proxy, postgres_schema)) as store:
+            strike_an_append(proxy, store, job, point, "drip" if number % 2 else "delay", witness)
+    figures = witness.figures(postgres_store, jobs)
+    assert (figures.lost, figures.doubled, figures.unknown) == (0, 0, 0)
+
+
+def test_a_peer_that_swallows_everything_is_given_up_and_the_append_stored_once(
+    postgres_store: PostgresStore, postgres_schema: str, proxy: MessageProxy
+) -> None:
+    """Mutant: no deadline of the client's own; the peer's kernel answers every keepalive."""
+    swallow(postgres_store, postgres_schema, proxy, every=6)
+
+
+@pytest.mark.heavy
+def test_a_peer_that_swallows_everything_from_any_message_on_is_given_up(
+    postgres_store: PostgresStore, postgres_schema: str, proxy: MessageProxy
+) -> None:
+    swallow(postgres_store, postgres_schema, proxy, every=1)
+
+
+def swallow(near: PostgresStore, schema: str, proxy: MessageProxy, every: int) -> None:
+    witness = Witness()
+    first, *_ = owned_jobs(near, 1)
+    points = points_of_an_append(proxy, schema, first)[::every]
+    jobs = owned_jobs(near, len(points))
+    for point, job in zip(points, jobs, strict=True):
+        with closing(far_store(proxy, schema, answer_s_max=SILENCE_S_MAX)) as store:
+            strike_an_append(proxy, store, job, point, "black hole", witness)
+    figures = witness.figures(near, jobs)
+    print(f"swallowed at {len(points)} points: {figures}")
+    assert (figures.lost, figures.doubled, figures.stored) == (0, 0, 3 * len(points))
+
+
+@pytest.mark.parametrize("action", ["cut", "reset"])
+def test_a_job_whose_creation_is_broken_at_any_message_is_created_once(
+    postgres_store: PostgresStore, postgres_schema: str, proxy: MessageProxy, action: Action
+) -> None:
+    """BEGIN, the call, COMMIT. Mutant: an error on COMMIT is passed on as a failure that stored nothing."""
+    build = LogBuilder(SystemClock())
+    with closing(far_store(proxy, postgres_schema)) as store:
+        store.create(build.job())
+        proxy.arm(None)
+        store.create(build.job())
+        messages = {side: sum(seen.side == side for seen in proxy.seen) for side in ("client", "server")}
+        unknown = 0
+        for point in [
+            Point(side, number, when)
+            for side in ("client", "server")
+            for number in range(1, messages[side] + 1)
+            for when in ("before", "after")
+        ]:
+            job = build.job()
+            store.now()
+            proxy.arm(point, action)
+            for _ in range(3):
+                try:
+                    assert store.create(job) == job.job_id
+                except OutcomeUnknown:
+                    unknown += 1
+                except StoreUnavailable:
+                    assert not postgres_store.find(job.job_id), (
+                        f"{point}: an error that stored nothing stored something"
+                    )
+                else:
+                    break
+            assert len(list(postgres_store.read(job.job_id))) == 1
+    assert unknown
