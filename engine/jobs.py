@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
 from pydantic import ValidationError
 
-from steplog.engine.config import store_url
 from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import InputRefused, Interrupted
+from steplog.engine.errors import InputRefused, Interrupted, PlanMismatch
 from steplog.engine.handle import JobHandle
 from steplog.engine.history import Loaded, load
 from steplog.engine.plan import plan_of
-from steplog.engine.runner import Owned, Runner
+from steplog.engine.runner import Owned
 from steplog.engine.settings import Settings
+from steplog.engine.shared import worker_for
 from steplog.engine.values import adapter, dump
 from steplog.engine.worker import Worker
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.codec import check_name, encode
-from steplog.eventstore.connect import open_store
+from steplog.eventstore.errors import JobOwned, KeyConflict, WrongState
 from steplog.eventstore.events import Event, EventData, JobClaimed, JobCreated
 from steplog.eventstore.store import NewJob, Store
 from steplog.projections.evolve import Evolution, evolve
 from steplog.projections.head import head_of
 from steplog.projections.state import ENDED, STOPPED, State
+
+_OWNS_NOTHING = (KeyConflict, JobOwned, WrongState, PlanMismatch)
 
 Announce = Callable[[str], None]
 """Called with the job's id as soon as it is known and durable."""
@@ -46,16 +46,22 @@ def run_blocking(
     announce: Announce = lambda job_id: None,
 ) -> JobHandle[Any]:
     """Run a job of the definition to where it ends or stops. See `Workflow.run`."""
-    with _opened(store) as opened:
-        return _blocking(run_job(opened, definition, input, key=key, settings=settings, announce=announce))
+    return _blocking(run_here(definition, input, key=key, store=store, settings=settings, announce=announce))
 
 
 async def run_here(
-    definition: AnyDefinition, input: Any = None, *, key: str | None = None, store: Store | str | None = None
+    definition: AnyDefinition,
+    input: Any = None,
+    *,
+    key: str | None = None,
+    store: Store | str | None = None,
+    settings: Settings | None = None,
+    announce: Announce = lambda job_id: None,
 ) -> JobHandle[Any]:
-    """The same inside a running event loop."""
-    with _opened(store) as opened:
-        return await run_job(opened, definition, input, key=key)
+    """The same inside a running event loop; runs on one store that are awaited together share their commits."""
+    recorded = recorded_input(definition, input)
+    async with worker_for(store, settings) as worker, _leaving_nothing_behind(worker):
+        return await _create_and_run(worker, definition, recorded, key, announce)
 
 
 def resume_blocking(
@@ -67,34 +73,38 @@ def resume_blocking(
     """
 
     async def resume() -> JobHandle[Any]:
-        with Worker(store, settings=settings) as worker:
+        async with worker_for(store, settings) as worker, _leaving_nothing_behind(worker):
             owned = await asyncio.to_thread(lambda: worker.claim(job_id, definition, resume_by=by))
             return await _run_owned(worker, owned)
 
     return _blocking(resume())
 
 
-async def run_job(
-    store: Store,
-    definition: AnyDefinition,
-    input: Any,
-    *,
-    key: str | None = None,
-    settings: Settings | None = None,
-    announce: Announce = lambda job_id: None,
+async def _create_and_run(
+    worker: Worker, definition: AnyDefinition, input: Any, key: str | None, announce: Announce
 ) -> JobHandle[Any]:
-    """Create a job owned by a new worker and run it; with a key seen before, that job goes on instead."""
-    recorded = recorded_input(definition, input)
-    with Worker(store, settings=settings) as worker:
-        owned, new_job = prepare(worker, definition, recorded, key)
-        job_id = await asyncio.to_thread(store.create, new_job)
-        announce(job_id)
-        if job_id == new_job.job_id:
-            return await _run_owned(worker, owned)
-        known = await asyncio.to_thread(load, store, job_id)
-        if known.state["status"] in ENDED | STOPPED:
-            return JobHandle(known.state, definition)
-        return await _run_owned(worker, await asyncio.to_thread(worker.claim, job_id, definition))
+    """Create a job that the worker owns and run it; with a key seen before, that job goes on instead."""
+    owned, new_job = prepare(worker, definition, input, key)
+    job_id = await asyncio.to_thread(worker.store.create, new_job)
+    announce(job_id)
+    if job_id == new_job.job_id:
+        return await _run_owned(worker, owned)
+    known = await asyncio.to_thread(load, worker.store, job_id)
+    if known.state["status"] in ENDED | STOPPED:
+        return JobHandle(known.state, definition)
+    return await _run_owned(worker, await asyncio.to_thread(worker.claim, job_id, definition))
+
+
+@asynccontextmanager
+async def _leaving_nothing_behind(worker: Worker) -> AsyncIterator[None]:
+    """A run that breaks off may leave its job owned and without a runner: the worker then ends as soon as it can."""
+    try:
+        yield
+    except _OWNS_NOTHING:
+        raise
+    except BaseException:
+        worker.takes_more = False
+        raise
 
 
 def recorded_input(definition: AnyDefinition, input: Any) -> Any:
@@ -138,51 +148,10 @@ def _created(job_id: str, created: EventData, at: str) -> State:
 
 
 async def _run_owned(worker: Worker, owned: Owned) -> JobHandle[Any]:
-    runner = worker.runner(owned)
-    with _stopping_on_signals(runner, worker.settings.grace_s) as caught:
-        try:
-            state = await runner.run()
-        except asyncio.CancelledError:
-            runner.stop(0.0)
-            await runner.run()
-            raise
-    if caught and state["status"] not in ENDED | STOPPED:
-        raise Interrupted(state["job_id"], caught[0])
+    state = await worker.run(owned)
+    if worker.stopped_by is not None and state["status"] not in ENDED | STOPPED:
+        raise Interrupted(state["job_id"], worker.stopped_by)
     return JobHandle(state, owned.definition)
-
-
-@contextmanager
-def _stopping_on_signals(runner: Runner, grace_s: float) -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM hands the job back within the grace period, a second one at once."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def on_signal(number: int) -> None:
-        runner.stop(0.0 if caught else grace_s)
-        caught.append(number)
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        yield caught
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-
-@contextmanager
-def _opened(store: Store | str | None) -> Iterator[Store]:
-    if store is not None and not isinstance(store, str):
-        yield store
-        return
-    opened = open_store(store or store_url())
-    try:
-        yield opened
-    finally:
-        opened.close()
 
 
 def _blocking(job: Coroutine[Any, Any, JobHandle[Any]]) -> JobHandle[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal, Self
@@ -40,6 +42,11 @@ class Worker:
         self.clock: Clock = clock or SystemClock(seconds_between(SystemClock().now(), store.now()))
         self.worker_id = self.clock.new_id()
         self.writer = Writer(store)
+        self.takes_more = True
+        """Not once it was declared dead, or left a job without a runner: nobody may claim that one before it ends."""
+        self.stopped_by: int | None = None
+        """The signal that asked it to stop."""
+        self._stop_by: float | None = None
         self._runners: dict[str, tuple[Claim, Runner]] = {}
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="steplog-heartbeat", daemon=True)
@@ -108,11 +115,37 @@ class Worker:
 
     # --- run ---------------------------------------------------------------------------------------------------------
 
+    async def run(self, owned: Owned) -> State:
+        """Run a job this worker owns, beside its others: its state when it ended, stopped or was handed back.
+
+        Cancelling this hands the job back. Raises OwnershipLost.
+        """
+        job_id, runner = owned.loaded.state["job_id"], self.runner(owned)
+        running = asyncio.create_task(runner.run(), name=f"job {job_id}")
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            runner.stop(0.0)
+            await asyncio.wait({running})
+            raise
+        finally:
+            self._runners.pop(job_id, None)
+
     def runner(self, owned: Owned) -> Runner:
         """A runner for a job this worker owns, on the running event loop."""
         runner = Runner(owned, self.store, self.writer, self.clock, self.settings)
         self._runners[owned.loaded.state["job_id"]] = (owned.claim, runner)
+        if self._stop_by is not None:
+            runner.stop(self._stop_by - time.monotonic())
         return runner
+
+    def stop(self, signal_number: int) -> None:
+        """Hand every job back: within the grace period, at once if this was said before."""
+        grace_s = self.settings.grace_s if self.stopped_by is None else 0.0
+        self.stopped_by = self.stopped_by or signal_number
+        self._stop_by = time.monotonic() + grace_s
+        for _, runner in list(self._runners.values()):
+            runner.stop(grace_s)
 
     # --- live --------------------------------------------------------------------------------------------------------
 
@@ -132,6 +165,7 @@ class Worker:
                     runner.lose_from_thread(f"epoch {beat.jobs[job_id][1]} has claimed it")
 
     def _lose_all(self, why: str) -> None:
+        self.takes_more = False
         for _, runner in list(self._runners.values()):
             runner.lose_from_thread(why)
 

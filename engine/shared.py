@@ -1,0 +1,139 @@
+"""The workers of an event loop: one per store while any run needs it, so that its runs share their commits.
+
+Runs that are awaited together go through one writer, whose running commit gathers what they append meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from steplog.engine.config import store_url
+from steplog.engine.settings import Settings
+from steplog.engine.worker import Worker
+from steplog.eventstore.connect import open_store
+from steplog.eventstore.store import Store
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@asynccontextmanager
+async def worker_for(store: Store | str | None, settings: Settings | None = None) -> AsyncIterator[Worker]:
+    """The running loop's worker for that store: who comes first opens it, who leaves last closes it.
+
+    A store given by its URL, or not at all, is opened and closed with it. In the main thread SIGINT and SIGTERM hand
+    back what runs, and a second one does so at once.
+    """
+    workers = _of_loop.setdefault(asyncio.get_running_loop(), _LoopWorkers())
+    place = workers.enter(store or store_url(), settings or Settings())
+    try:
+        yield await asyncio.shield(place.opening)
+    finally:
+        workers.leave(place)
+        if not place.users:
+            await asyncio.shield(asyncio.create_task(_close(place)))
+
+
+@dataclass(eq=False, slots=True)
+class _Place:
+    """One store's worker and how many use it."""
+
+    opening: asyncio.Task[Worker]
+    owns_store: bool
+    users: int = 0
+
+    @property
+    def worker(self) -> Worker | None:
+        """The worker, once it is open."""
+        opened = self.opening.done() and not self.opening.cancelled() and self.opening.exception() is None
+        return self.opening.result() if opened else None
+
+    @property
+    def is_open_to_more(self) -> bool:
+        """Whether it opens, or takes more jobs; one that does not ends with those it has."""
+        return not self.opening.done() or (self.worker is not None and self.worker.takes_more)
+
+
+class _LoopWorkers:
+    """Those of one event loop."""
+
+    def __init__(self) -> None:
+        self._joinable: dict[Hashable, _Place] = {}
+        self._places: list[_Place] = []
+        self._signals: list[int] = []
+
+    def enter(self, store: Store | str, settings: Settings) -> _Place:
+        if not self._places:
+            self._listen()
+        key = (store if isinstance(store, str) else id(store), settings)
+        place = self._joinable.get(key)
+        if place is None or not place.is_open_to_more:
+            place = _Place(asyncio.create_task(self._open(store, settings)), isinstance(store, str))
+            self._joinable[key] = place
+            self._places.append(place)
+        place.users += 1
+        return place
+
+    def leave(self, place: _Place) -> None:
+        place.users -= 1
+        if place.users:
+            return
+        self._joinable = {key: other for key, other in self._joinable.items() if other is not place}
+        self._places.remove(place)
+        if not self._places:
+            self._stop_listening()
+
+    async def _open(self, store: Store | str, settings: Settings) -> Worker:
+        worker = await asyncio.to_thread(_entered, store, settings)
+        for number in self._signals:
+            worker.stop(number)
+        return worker
+
+    # --- signals -----------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        self._signals.clear()
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+
+    def _stop_listening(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _on_signal(self, number: int) -> None:
+        self._signals.append(number)
+        for place in self._places:
+            if place.worker is not None:
+                place.worker.stop(number)
+
+
+def _entered(store: Store | str, settings: Settings) -> Worker:
+    opened = open_store(store) if isinstance(store, str) else store
+    try:
+        return Worker(opened, settings=settings).__enter__()
+    except BaseException:
+        if opened is not store:
+            opened.close()
+        raise
+
+
+async def _close(place: _Place) -> None:
+    await asyncio.wait({place.opening})
+    worker = place.worker
+    if worker is None:
+        return
+    try:
+        await asyncio.to_thread(worker.__exit__, None, None, None)
+    finally:
+        if place.owns_store:
+            worker.store.close()
+
+
+_of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWorkers] = WeakKeyDictionary()
