@@ -48,6 +48,7 @@ def explain(error: Exception, console: Console) -> Failure:
         (log.JobNotFound, 3, "see `steplog ls`"),
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),
+        (engine.ModuleFails, 1, "run it again with --debug to see where"),
         (log.KeyConflict, 4, "use another --key, or the same input; " + show),
         (log.JobOwned, 4, "look on with `steplog events --follow {0.job_id}`, or stop that process first"),
         (log.WrongState, 4, show),
@@ -107,15 +108,18 @@ def run(
     The exit code is 0 if the job completed and 1 if it did not.
     """
     from steplog.engine.jobs import run_blocking
-    from steplog.engine.lookup import import_workflow
+    from steplog.engine.lookup import EXAMPLES, import_workflow
     from steplog.terminal.arguments import read_input
 
     definition, input = import_workflow(target), read_input(given, parameters)
+    module = target.partition(":")[0]
     with _store(console, create=True) as store:
         with ExitStack() as shown:
 
             def announce(job_id: str) -> None:
                 console.note(f"job {job_id}")
+                if module not in (*console.modules, *EXAMPLES):
+                    console.modules += (module,)  # what is advised from here on finds the workflow again
                 shown.enter_context(_watching(console, store, job_id, watch))
 
             job = run_blocking(definition, input, key=key, store=store, announce=announce)
@@ -212,7 +216,8 @@ def show(console: Console, job: str, at: str | None, context: bool, raw: bool) -
         else:
             view = _view(console, store, state, past=until is not None)
             console.lines(tree(view))
-            _advise(console, view)
+            if until is None:
+                _advise(console, view)
 
 
 @main.command()
@@ -407,7 +412,7 @@ def _advise(console: Console, view: View) -> None:
     """How a job that stands still goes on."""
     from steplog.projections.state import STOPPED
 
-    if view.stalled or view.state["status"] in STOPPED:
+    if view.stalled or view.state["status"] in (*STOPPED, "queued", "waiting"):
         console.note(f"go on with `{console.command(f'resume {view.name}')}`")
 
 
@@ -427,7 +432,7 @@ def _report(console: Console, store: Store, job_id: str, watch: bool | None) -> 
     from steplog.engine.history import load
     from steplog.projections.snapshot import snapshot
     from steplog.terminal.live import watches
-    from steplog.terminal.tree import header, tree
+    from steplog.terminal.tree import summary, tree
 
     state = load(store, job_id).state
     console.exit_code = 0 if state["status"] == "completed" else 1
@@ -435,6 +440,6 @@ def _report(console: Console, store: Store, job_id: str, watch: bool | None) -> 
         console.document(snapshot(state))
         return console.exit_code
     view = _view(console, store, state)
-    console.lines(tree(view) if watches(console, watch) else [header(view)])
+    console.lines(tree(view) if watches(console, watch) else summary(view))
     _advise(console, view)
     return console.exit_code

@@ -40,10 +40,14 @@ def tree(view: View, detail: Detail = "all") -> list[str]:
     shape = Shape.of(view.state["plan"])
     rows = [row for phase in view.state["plan"]["phases"] for row in _phase_rows(view, shape, phase, detail)]
     columns = max((width(row.left) for row in rows), default=0)
-    lines = [header(view), *_why_stopped(view)]
-    lines += [row.line(columns) for row in rows]
+    lines = [*summary(view), *(row.line(columns) for row in rows)]
     lines += [f"{view.look.glyph('tolerated')} {one_line(warning)}" for warning in view.state["warnings"]]
     return [view.look.fit(line) for line in lines]
+
+
+def summary(view: View) -> list[str]:
+    """The header, and why the job stopped if it did."""
+    return [view.look.fit(line) for line in (header(view), *_why_stopped(view))]
 
 
 def header(view: View) -> str:

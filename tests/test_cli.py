@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from steplog.cli import JOB_STATUSES, explain, main
 from steplog.engine import errors as engine
+from steplog.engine import lookup
 from steplog.engine.config import ConfigError
 from steplog.eventstore import errors as log
 from steplog.eventstore.sqlite import SQLiteStore
@@ -118,8 +119,17 @@ def test_input_comes_from_a_file_or_stdin_and_parameters_go_on_top(steplog: Run,
 
 def test_a_failed_job_exits_1_and_says_how_to_go_on(steplog: Run) -> None:
     result = steplog("run", "kitchen", "-P", "broken=1", exits=1)
-    assert "failed" in result.stdout
-    assert "`steplog resume " in result.stderr
+    outcome, why = result.stdout.splitlines()
+    assert "failed" in outcome
+    assert why.endswith("main/serve: Fatal: the plate fell")
+    advised = re.search(r"go on with `steplog (--module kitchen resume \w+)`", result.stderr)
+    assert advised
+    assert "the plate fell" in steplog(*advised[1].split(), exits=1).stdout
+
+
+def test_an_example_is_resumed_without_saying_where_it_is(steplog: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup, "EXAMPLES", ("kitchen",))
+    assert "`steplog resume " in steplog("run", "kitchen", "-P", "broken=1", exits=1).stderr
 
 
 def test_the_same_key_runs_once_and_other_input_conflicts(steplog: Run) -> None:
@@ -159,6 +169,7 @@ def test_input_that_does_not_fit_is_a_mistake_in_usage(
         ("../kitchen", 3, "no module"),
         ("spoilt", 1, "cannot be imported: ZeroDivisionError"),
         ("hungry", 1, "cannot be imported: ModuleNotFoundError"),
+        ("hungry", 1, "run it again with --debug to see where"),
     ],
 )
 def test_a_workflow_is_found_by_module_and_name(steplog: Run, target: str, exits: int, said: str) -> None:
@@ -358,6 +369,14 @@ def test_the_resume_point_says_what_would_run(steplog: Run) -> None:
     assert "`steplog resume " in result.stderr
 
 
+def test_how_to_go_on_is_said_of_the_job_as_it_is_and_not_as_it_was(steplog: Run) -> None:
+    job_id = cooked(steplog, "-P", "broken=1", exits=1)
+    assert "`steplog resume " in steplog("show", job_id).stderr
+    failed = json.loads(steplog("events", job_id, "--type", "JobFailed", "-o", "jsonl").stdout)
+    assert "resume" not in steplog("show", job_id, "--at", str(failed["version"])).stderr
+    assert "resume" not in steplog("show", cooked(steplog), "--at", "1").stderr
+
+
 # --- the store, the settings -----------------------------------------------------------------------------------------
 
 
@@ -379,7 +398,7 @@ def test_migrate_names_what_it_does_and_does_it_once(steplog: Run, tmp_path: Pat
 def test_commands_that_are_advised_work_as_pasted(steplog: Run) -> None:
     assert "`steplog --db sqlite:///other.db db migrate`" in steplog("--db", "sqlite:///other.db", "ls", exits=6).stderr
     advised = steplog("run", "kitchen", "-P", "broken=1", "--db", "sqlite:///other.db", exits=1).stderr
-    assert re.search(r"`steplog --db sqlite:///other.db resume \w+`", advised)
+    assert re.search(r"`steplog --db sqlite:///other.db --module kitchen resume \w+`", advised)
 
 
 @pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "postgresql://u:secret@127.0.0.1:1/d"])

@@ -119,7 +119,8 @@ def test_an_interrupted_run_hands_its_job_back_and_says_how_to_resume(command: C
     process.send_signal(number)
     code, _, said = ended(process)
     assert code == 128 + number
-    assert "`steplog resume " in said
+    assert "`steplog --module waiting resume " in said
+    assert "`steplog resume " in ended(command("show", "@last"))[2]
     assert ended(command("--module", "waiting", "resume", "@last"))[0] == 0
 
 

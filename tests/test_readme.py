@@ -18,21 +18,21 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
 def run(code: str, folder: Path) -> str:
-    return subprocess.run(
-        [sys.executable, "-"], input=_as_file(code, folder), cwd=folder, text=True, check=True, capture_output=True
-    ).stdout
-
-
-def _as_file(code: str, folder: Path) -> str:
-    """Handlers are looked up by module, as in a file of the user's."""
     (folder / "example.py").write_text(code)
-    return "import sys; sys.path.insert(0, '.'); import example; sys.stdout.flush()"
+    return subprocess.run([sys.executable, "example.py"], cwd=folder, text=True, check=True, capture_output=True).stdout
 
 
 def test_hello_world_is_ten_lines_and_says_hello(tmp_path: Path) -> None:
     assert len([line for line in PYTHON[0].splitlines() if line]) <= 10
     assert run(PYTHON[0], tmp_path) == "hello world\n"
     assert (tmp_path / "steplog.db").exists()
+
+
+def test_hello_world_can_be_imported_without_running(tmp_path: Path) -> None:
+    run(PYTHON[0], tmp_path)
+    subprocess.run([sys.executable, "-c", "import example"], cwd=tmp_path, check=True)
+    done = subprocess.run([sys.executable, "-m", "steplog", "ls", "-o", "jsonl"], cwd=tmp_path, capture_output=True)
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_the_job_with_phases_runs(tmp_path: Path) -> None:
