@@ -35,16 +35,18 @@ from steplog.engine.step import Job
 from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
-from steplog.eventstore.errors import JobNotFound
+from steplog.eventstore.errors import JobNotFound, OutcomeUnknown, StoreDamaged, StoreUnavailable
 from steplog.eventstore.events import EventData, SubStepData, SubStepStarted
 from steplog.eventstore.store import Append, Claim, Code, Store
-from steplog.eventstore.writer import Writer
+from steplog.eventstore.writer import CLOSING_S_MAX, Writer
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
 from steplog.projections.plan import Key, Shape, key_of
 from steplog.projections.state import State
 
 logger = logging.getLogger("steplog.engine")
+
+_READ_AGAIN_S = 0.2
 
 
 def _log_failure(saving: asyncio.Future[None]) -> None:
@@ -81,6 +83,7 @@ class Runner:
         self._stored_at = owned.loaded.stored_at
         self._stop_by: float | None = None
         self._lost: str | None = None
+        self._sending: asyncio.Timeout | None = None
         self._decided_at = ""
         self._answers: dict[Key, fact.Answer] = {}
 
@@ -122,6 +125,8 @@ class Runner:
         self._stop_by = deadline if self._stop_by is None else min(self._stop_by, deadline)
         self._attempts.cancel()
         self._inbox.wake()
+        if self._sending is not None:
+            self._sending.reschedule(self._gives_up_at())
 
     def lose_from_thread(self, why: str) -> None:
         """The job is somebody else's now."""
@@ -192,10 +197,22 @@ class Runner:
         raise OwnershipLost(self.state["job_id"], "its claim is not ours any more")
 
     async def _send(self, item: Append) -> Code:
-        # Where the writer has no room the loop must not wait for it: handlers and signals go on.
-        promised = self._writer.offer(item) or await asyncio.to_thread(self._writer.append, item)
-        answer = await asyncio.shield(asyncio.wrap_future(promised))
-        return answer.code
+        """What became of the append; OutcomeUnknown where the runner has to stop and the store does not answer."""
+        try:
+            async with asyncio.timeout_at(self._gives_up_at()) as self._sending:
+                promised = self._writer.offer(item)
+                if promised is None:  # no room: the loop must not wait for it, handlers and signals go on
+                    promised = await asyncio.to_thread(self._writer.append, item)
+                answer = await asyncio.shield(asyncio.wrap_future(promised))
+            return answer.code
+        except TimeoutError:
+            raise OutcomeUnknown("the store did not answer before the worker stopped") from None
+        finally:
+            self._sending = None
+
+    def _gives_up_at(self) -> float | None:
+        """When to stop waiting for the store: never, as long as nobody stops the runner."""
+        return None if self._stop_by is None else max(self._stop_by, time.monotonic()) + CLOSING_S_MAX
 
     def _park_regressed(self) -> State:
         return park_regressed(
@@ -208,9 +225,16 @@ class Runner:
         )
 
     async def _catch_up(self) -> None:
-        """Fold what others appended."""
+        """Fold what others appended; where it cannot be read now, the next append meets the store and waits for it."""
         read = self._store.read
-        tail = await asyncio.to_thread(lambda: list(read(self.state["job_id"], self._position.version)))
+        try:
+            tail = await asyncio.to_thread(lambda: list(read(self.state["job_id"], self._position.version)))
+        except StoreDamaged:
+            raise
+        except StoreUnavailable as error:
+            logger.warning("%s; what others appended to job %s is read again", error, self.state["job_id"])
+            await asyncio.sleep(_READ_AGAIN_S)
+            return
         self.state = fold(tail, self.state)
         if tail:
             self._position = position_of(tail[-1])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from steplog import AttemptOver, Context, OwnershipLost, Retry, Step, Workflow
 from steplog.engine.decider import Decision, decide
+from steplog.engine.jobs import prepare, recorded_input
 from steplog.engine.worker import Worker
 from steplog.eventstore.chain import seal
 from steplog.eventstore.clock import SystemClock
-from steplog.eventstore.errors import JobNotFound, OutcomeUnknown
+from steplog.eventstore.errors import JobNotFound, OutcomeUnknown, StoreUnavailable
 from steplog.eventstore.events import ContextChanged, Event
 from steplog.eventstore.store import Answer, Append, Code, Head, HeadQuery, Proposal, Store
 from steplog.projections.evolve import fold
@@ -122,6 +124,58 @@ def test_an_outcome_stays_until_it_is_recorded_although_somebody_else_appends_fi
     assert (job.status, job.result(work)) == ("completed", 7)
     assert job.context == Notes(said="going on", heard="stop")
     assert types_of(store, job.job_id).count("SubStepCompleted") == 1
+
+
+def test_a_tail_that_cannot_be_read_now_is_read_again(store: Store) -> None:
+    wf = Workflow("away for reading", context=Notes)
+
+    @wf.sub_step
+    def work(step: Step[Any, Notes]) -> int:
+        an_operator_sets(store, step.job_id, heard="stop")
+        return 7
+
+    class Unreadable(MeddledStore):
+        failed = False
+
+        def read(self, *place: Any) -> Iterator[Event]:
+            if not self.failed:
+                self.failed = True
+                raise StoreUnavailable
+            return store.read(*place)
+
+    unreadable = Unreadable(store, pass_on)
+    job = run(wf, unreadable)
+
+    assert (job.result(work), job.context.heard, unreadable.failed) == (7, "stop", True)
+
+
+def test_a_runner_that_has_to_stop_does_not_wait_for_a_store_that_is_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steplog.engine.runner.CLOSING_S_MAX", 0.01)
+    wf = Workflow("away")
+    wf.sub_step(name="work")(lambda: None)
+    away = threading.Event()
+
+    def meddle(item: Append, stored: Callable[[], list[Answer]]) -> list[Answer]:
+        if "SubStepCompleted" in [event.type for event in item.events]:
+            away.set()
+            raise StoreUnavailable
+        return stored()
+
+    async def stopped() -> None:
+        meddled: Any = MeddledStore(store, meddle)
+        with Worker(meddled) as worker:
+            owned, new_job = prepare(worker, wf, recorded_input(wf, None), None)
+            store.create(new_job)
+            runner = worker.runner(owned)
+            running = asyncio.create_task(runner.run())
+            await asyncio.to_thread(away.wait)
+            runner.stop(0.0)
+            with pytest.raises(OutcomeUnknown):
+                await asyncio.wait_for(running, DONE_S_MAX)
+
+    asyncio.run(stopped())
 
 
 def test_a_checkpoint_that_was_not_stored_does_not_return(store: Store) -> None:
