@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from log_builder import LogBuilder, after
 
@@ -19,6 +19,8 @@ from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.errors import StoreUnavailable
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store
 from steplog.eventstore.writer import Writer
+
+T = TypeVar("T")
 
 KNOWN_S_MAX = 60
 """An append whose outcome is not known after that long is a failure."""
@@ -113,7 +115,7 @@ class WitnessedStore:
     def append_waiting(self, item: Append) -> Answer:
         return self._counted(lambda: self._store.append_waiting(item))
 
-    def _counted(self, call: Callable[[], Any]) -> Any:
+    def _counted(self, call: Callable[[], T]) -> T:
         try:
             return call()
         except StoreUnavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
+    "append_witness",
     "log_builder",
     "compliance.appending",
     "compliance.appending_locked",
@@ -17,4 +18,4 @@ pytest.register_assert_rewrite(
     "compliance.workers",
 )
 
-pytest_plugins = ["hypothesis_profiles", "postgres_fixtures", "store_fixtures"]
+pytest_plugins = ["hypothesis_profiles", "postgres_fixtures", "store_fixtures", "witness_figures"]

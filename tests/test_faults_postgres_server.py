@@ -12,6 +12,7 @@ import pytest
 from append_witness import Figures, Witness, owned_jobs, steady_load
 from postgres_cluster import Cluster
 from psycopg.conninfo import make_conninfo
+from witness_figures import Show
 
 from steplog.eventstore.postgres import PostgresStore
 
@@ -29,16 +30,15 @@ def opened(dsn: str, schema: str, number: int) -> Iterator[Sequence[PostgresStor
             store.close()
 
 
-def assert_nothing_lost(figures: Figures, faults: int, what: str) -> None:
-    print(f"{what}: {faults}, {figures}")
+def assert_nothing_lost(figures: Figures) -> None:
     assert (figures.lost, figures.doubled) == (0, 0)
     assert figures.acknowledged <= figures.stored
     assert figures.unknown, "no append met a fault"
 
 
 @pytest.mark.parametrize("restarts", [3, pytest.param(25, marks=pytest.mark.heavy)])
-def test_immediate_restarts_lose_and_double_nothing(own_cluster: Cluster, restarts: int) -> None:
-    """Mutants: an error on commit counts as failed and the events are sent under new ids (doubled); as stored (lost)."""
+def test_immediate_restarts_lose_and_double_nothing(own_cluster: Cluster, restarts: int, show: Show) -> None:
+    """Mutants: an error on commit counts as failed, and the facts are sent under new ids; or it counts as stored."""
     schema = f"restarts_{os.getpid()}_{next(_schemas)}"
     witness = Witness()
     with closing(PostgresStore(own_cluster.dsn, schema=schema)) as store:
@@ -49,12 +49,14 @@ def test_immediate_restarts_lose_and_double_nothing(own_cluster: Cluster, restar
                 witness.await_acknowledged(2 * WRITERS)
                 own_cluster.restart_immediately()
             witness.await_acknowledged(2 * WRITERS)
-        assert_nothing_lost(witness.figures(store, jobs), restarts, "immediate restarts")
+        figures = witness.figures(store, jobs)
+    show(f"{restarts} immediate restarts under {WRITERS} writers", figures)
+    assert_nothing_lost(figures)
 
 
 @pytest.mark.parametrize("faults", [10, pytest.param(500, marks=pytest.mark.heavy)])
 def test_terminated_and_cancelled_backends_lose_and_double_nothing(
-    postgres_dsn: str, postgres_schema: str, postgres_store: PostgresStore, faults: int
+    postgres_dsn: str, postgres_schema: str, postgres_store: PostgresStore, faults: int, show: Show
 ) -> None:
     """Mutants: as above; and a cancelled statement (57014) that counts as refused."""
     witness, jobs = Witness(), owned_jobs(postgres_store, WRITERS)
@@ -71,4 +73,6 @@ def test_terminated_and_cancelled_backends_lose_and_double_nothing(
             end = "pg_cancel_backend" if done % 2 else "pg_terminate_backend"
             done += disturber.execute(f"select {end}(pid) {victims}".encode(), [name]).rowcount
         witness.await_acknowledged(2 * WRITERS)
-    assert_nothing_lost(witness.figures(postgres_store, jobs), faults, "backends ended")
+    figures = witness.figures(postgres_store, jobs)
+    show(f"{faults} backends terminated or cancelled under {WRITERS} writers", figures)
+    assert_nothing_lost(figures)
