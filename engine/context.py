@@ -11,9 +11,12 @@ from steplog.eventstore.codec import encode
 
 
 class Context(BaseModel):
-    """The base of a workflow's context: every field has a default, and assignments are checked."""
+    """The base of a workflow's context: every field has a default, and assignments are checked.
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    The log keeps fields by their names, whatever aliases they have.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, populate_by_name=True)
 
 
 C = TypeVar("C", bound=Context)

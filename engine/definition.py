@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, Generic, Protocol, overload
 
+from pydantic import ValidationError
 from typing_extensions import ParamSpec, TypeVar
 
 from steplog.engine.context import Context
@@ -186,6 +187,7 @@ class Definition(Declares[I, C]):
         self.version = version
         self.input_type = input_type
         self.context_type = context_type
+        _check_context(context_type, name)
         self.phases: dict[str, Phase[I, C]] = {}
         self.sub_steps: dict[Key, AnySubStep] = {}
 
@@ -216,6 +218,15 @@ class Definition(Declares[I, C]):
 
 
 AnyDefinition = Definition[Any, Any]
+
+
+def _check_context(kind: type[Context], workflow: str) -> None:
+    """A job begins with the context that its type makes of nothing."""
+    try:
+        kind()
+    except ValidationError as error:
+        fields = ", ".join(str(each["loc"][0]) for each in error.errors() if each["loc"])
+        raise DefinitionError(f"workflow {workflow}: every field of its context needs a default: {fields}") from error
 
 
 def _named(name: object, what: str) -> str:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
+from types import NoneType
 from typing import Any
 
 from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter, ValidationError
@@ -22,7 +23,7 @@ def dump(value: object, annotation: Any, path: str) -> Any:
     """
     if annotation is Any and isinstance(value, BaseModel):
         annotation = type(value)
-    if annotation is Any or value is None or type(value) in (str, bool, int):
+    if annotation is Any or (annotation is type(value) and annotation in (str, bool, int, NoneType)):
         return decode(encode(value, path=path))
     encoded = encode(_serialised(value, annotation, path), path=path)
     _refuse_changed(value, _read_back(encoded, annotation, path), path)

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
-from steplog import DefinitionError, Retry, Step, Workflow, result, use
+from steplog import Context, DefinitionError, Retry, Step, Workflow, result, use
+
+
+class Needy(Context):
+    cook: str
 
 
 async def asynchronous() -> AsyncIterator[int]:
@@ -91,6 +95,7 @@ REFUSED: dict[str, tuple[Callable[[Workflow[Any, Any]], Any], str]] = {
     "a limit of none": (lambda wf: wf.phase("a", parallel=0), "never run anything"),
     "no attempts": (lambda wf: Retry(attempts=0), "at least once"),
     "errors to retry in a list": (errors_in_a_list, "tuples of exception types"),
+    "a context that needs a value": (lambda wf: Workflow("needy", context=Needy), "needs a default: cook"),
     "a condition that is async": (async_condition, "cannot be async"),
     "waits that shrink": (lambda wf: Retry(factor=0.5), "cannot shrink"),
     "a duration without a unit": (lambda wf: wf.sub_step(timeout="5 minutes"), "is no duration"),

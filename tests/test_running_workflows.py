@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from steplog import (
     AttemptOver,
@@ -474,6 +474,39 @@ def test_a_condition_cannot_change_the_context(store: Store) -> None:
         return step.context.notes
 
     assert wf.run(store=store).result(look) == {}
+
+
+def test_a_context_field_with_an_alias_is_kept_by_its_name(store: Store) -> None:
+    class Aliased(Context):
+        code_files: list[str] = Field([], alias="codeFiles")
+
+    wf = Workflow("alias", context=Aliased)
+
+    @wf.sub_step
+    def write(step: Step) -> None:
+        step.context.code_files = ["index.html"]
+
+    job = wf.run(store=store)
+
+    assert (job.snapshot["context"], job.context.code_files) == ({"code_files": ["index.html"]}, ["index.html"])
+
+
+@pytest.mark.parametrize("value", [None, "text", 3, True])
+def test_a_result_that_is_not_of_its_type_fails_the_sub_step_that_returned_it(store: Store, value: Any) -> None:
+    wf = Workflow("wrong type")
+
+    @wf.sub_step
+    def count() -> list[int]:
+        return value  # type: ignore[no-any-return]
+
+    @wf.sub_step
+    def add(counted: list[int] = result(count)) -> int:
+        return sum(counted)
+
+    job = wf.run(store=store)
+
+    assert (job.status, job.snapshot["error"]["sub_step"]) == ("failed", "count")
+    assert job.snapshot["error"]["message"].startswith("result: ")
 
 
 def test_two_siblings_that_write_the_same_field_park_the_job_with_both_values_kept(store: Store) -> None:
