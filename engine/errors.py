@@ -29,6 +29,15 @@ class PlanMismatch(SteplogError):
         self.differences = differences
 
 
+class DataMismatch(PlanMismatch):
+    """The job recorded something that the types in the code refuse."""
+
+    def __init__(self, job_id: str, differences: list[str]) -> None:
+        SteplogError.__init__(self, f"job {job_id} has recorded what the code's types refuse: {'; '.join(differences)}")
+        self.job_id = job_id
+        self.differences = differences
+
+
 class WorkflowNotFound(SteplogError):
     """No module that was imported declares the workflow."""
 
@@ -59,6 +68,17 @@ class AmbiguousWorkflow(SteplogError):
         super().__init__(f"module {module} declares several workflows: {', '.join(names)}")
         self.module = module
         self.names = names
+
+
+class DeclaredTwice(SteplogError):
+    """More than one module declares a workflow of that name."""
+
+    next_step = "name only one of them with --module"
+
+    def __init__(self, workflow: str, modules: list[str]) -> None:
+        super().__init__(f"workflow {workflow!r} is declared by {' and by '.join(modules)}")
+        self.workflow = workflow
+        self.modules = modules
 
 
 class ModuleMissing(SteplogError):

@@ -19,7 +19,7 @@ from steplog.engine.plan import plan_of
 from steplog.engine.runner import Owned
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
-from steplog.engine.values import adapter, dump
+from steplog.engine.values import adapter, dump, problems_of
 from steplog.engine.worker import Worker
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.codec import check_name, encode
@@ -69,7 +69,8 @@ def resume_blocking(
 ) -> JobHandle[Any]:
     """Take a job over and run it on; `by` says who resumes one that waits for a person.
 
-    Raises JobNotFound, JobOwned while its owner lives, WrongState if it has ended, PlanMismatch, LogError.
+    Raises JobNotFound, JobOwned while its owner lives, WrongState if it has ended, PlanMismatch,
+    DataMismatch, LogError.
     """
 
     async def resume() -> JobHandle[Any]:
@@ -113,13 +114,8 @@ def recorded_input(definition: AnyDefinition, input: Any) -> Any:
     try:
         checked = adapter(definition.input_type).validate_python(given)
     except ValidationError as error:
-        raise InputRefused(definition.name, [_problem(each) for each in error.errors()]) from error
+        raise InputRefused(definition.name, problems_of(error)) from error
     return dump(checked, definition.input_type, "input")
-
-
-def _problem(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    return f"{where}: {error['msg']}" if where else str(error["msg"])
 
 
 def prepare(worker: Worker, definition: AnyDefinition, input: Any, key: str | None) -> tuple[Owned, NewJob]:

@@ -39,6 +39,14 @@ def load(plain: Any, annotation: Any) -> Any:
     return decode(encoded) if annotation is Any else adapter(annotation).validate_json(encoded)
 
 
+def problems_of(error: ValidationError) -> list[str]:
+    """What did not fit, as `path: why`."""
+    return [
+        f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" if each["loc"] else str(each["msg"])
+        for each in error.errors(include_url=False, include_input=False)
+    ]
+
+
 @lru_cache(maxsize=1024)
 def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)

@@ -12,8 +12,9 @@ from typing import Literal, Self
 
 from steplog.engine.decider import decide
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import PlanMismatch
+from steplog.engine.errors import DataMismatch, PlanMismatch
 from steplog.engine.facts import Interrupted, Situation
+from steplog.engine.fit import misfits
 from steplog.engine.history import Loaded, load, position_of
 from steplog.engine.plan import differences, plan_of
 from steplog.engine.runner import Owned, Runner
@@ -52,7 +53,11 @@ class Worker:
         self._heart = threading.Thread(target=self._beat, name="steplog-heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
-        self.store.register_worker(own_identity(self.worker_id), self.settings.lease_s)
+        try:
+            self.store.register_worker(own_identity(self.worker_id), self.settings.lease_s)
+        except BaseException:
+            self.writer.close()
+            raise
         self._heart.start()
         return self
 
@@ -60,18 +65,22 @@ class Worker:
         self._ended.set()
         self._heart.join()
         self.writer.close()
-        self.store.retire_worker(self.worker_id)
+        try:
+            self.store.retire_worker(self.worker_id)
+        except StoreError as problem:
+            logger.warning("worker %s ends without saying so: %s", self.worker_id, problem)
 
     # --- claim -------------------------------------------------------------------------------------------------------
 
     def claim(self, job_id: str, definition: AnyDefinition, *, resume_by: str | None = None) -> Owned:
         """Become the job's owner, if it has none or its owner is dead; attempts in flight become interrupted.
 
-        A job that waits for a person is claimed only with `resume_by`, which says who resumes it. The plan is compared
-        before anything is written. Raises JobNotFound, JobOwned, WrongState, PlanMismatch, LogError.
+        A job that waits for a person is claimed only with `resume_by`, which says who resumes it. The plan and what is
+        recorded are compared with the code before anything is written. Raises JobNotFound, JobOwned, WrongState,
+        PlanMismatch, DataMismatch, LogError.
         """
         loaded = load(self.store, job_id)
-        self._refuse_other_plan(loaded.state, definition)
+        _refuse_other_code(loaded.state, definition)
         outcome: list[Loaded] = []
 
         def rule(head: Head, tail: Sequence[Event], claim: Claim) -> Proposal:
@@ -108,11 +117,6 @@ class Worker:
         decision = decide(evolution.state, Shape.of(state["plan"]), [Interrupted("owner died", former)], at, quiet)
         return [*data, *decision.events], decision.state
 
-    def _refuse_other_plan(self, state: State, definition: AnyDefinition) -> None:
-        found = differences(state["plan"], plan_of(definition))
-        if found:
-            raise PlanMismatch(state["job_id"], found)
-
     # --- run ---------------------------------------------------------------------------------------------------------
 
     async def run(self, owned: Owned) -> State:
@@ -127,6 +131,8 @@ class Worker:
         except asyncio.CancelledError:
             runner.stop(0.0)
             await asyncio.wait({running})
+            if running.done() and (error := running.exception()) is not None:
+                logger.warning("job %s was not handed back: %s", job_id, error)
             raise
         finally:
             self._runners.pop(job_id, None)
@@ -168,6 +174,13 @@ class Worker:
         self.takes_more = False
         for _, runner in list(self._runners.values()):
             runner.lose_from_thread(why)
+
+
+def _refuse_other_code(state: State, definition: AnyDefinition) -> None:
+    if found := differences(state["plan"], plan_of(definition)):
+        raise PlanMismatch(state["job_id"], found)
+    if found := misfits(state, definition):
+        raise DataMismatch(state["job_id"], found)
 
 
 def _reason(state: State, *, resumed: bool) -> Literal["first", "takeover", "wake", "resume"]:

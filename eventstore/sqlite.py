@@ -217,9 +217,11 @@ class SQLiteStore:
             return Beat(self.now(), tables.jobs_of_worker(connection, worker_id))
 
     def retire_worker(self, worker_id: str) -> None:
-        with self._writing() as connection:
-            tables.end_worker(connection, worker_id, "stopped", self.now())
-        self._free(worker_id)
+        try:
+            with self._writing() as connection:
+                tables.end_worker(connection, worker_id, "stopped", self.now())
+        finally:  # a worker that ends where nothing can be written is found dead
+            self._free(worker_id)
 
     def workers(self) -> list[Worker]:
         with self._reading() as connection:
