@@ -44,6 +44,7 @@ def explain(error: Exception, console: Console) -> Failure:
         (log.PayloadRefused, 2, None),
         (log.AmbiguousJob, 2, "write more of the id"),
         (engine.AmbiguousWorkflow, 2, "name one of them: `steplog run {0.module}:{0.names[0]}`"),
+        (engine.DeclaredTwice, 2, None),
         (ConfigError, 2, "mend that file, or go somewhere else: it is read from the current folder"),
         (log.JobNotFound, 3, "see `steplog ls`"),
         (engine.WorkflowNotFound, 3, None),

@@ -151,9 +151,15 @@ async def _run_owned(worker: Worker, owned: Owned) -> JobHandle[Any]:
 
 
 def _blocking(job: Coroutine[Any, Any, JobHandle[Any]]) -> JobHandle[Any]:
+    if _is_in_event_loop():
+        job.close()
+        raise RuntimeError("run() was called inside a running event loop: write `await workflow.arun(…)` there")
+    return asyncio.run(job)
+
+
+def _is_in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(job)
-    job.close()
-    raise RuntimeError("run() was called inside a running event loop: write `await workflow.arun(…)` there")
+        return False
+    return True

@@ -10,7 +10,14 @@ from importlib import import_module
 from types import ModuleType
 
 from steplog.engine.definition import AnyDefinition, Definition
-from steplog.engine.errors import AmbiguousWorkflow, ModuleFails, ModuleMissing, WorkflowNotDeclared, WorkflowNotFound
+from steplog.engine.errors import (
+    AmbiguousWorkflow,
+    DeclaredTwice,
+    ModuleFails,
+    ModuleMissing,
+    WorkflowNotDeclared,
+    WorkflowNotFound,
+)
 from steplog.eventstore.errors import AmbiguousJob, JobNotFound
 from steplog.eventstore.store import HeadQuery, Store
 
@@ -97,12 +104,19 @@ def import_workflow(target: str) -> AnyDefinition:
 def find_workflow(name: str, modules: Iterable[str]) -> AnyDefinition:
     """The workflow of that name in the modules, or in steplog's own examples.
 
-    Raises ModuleMissing, ModuleFails, WorkflowNotFound.
+    Raises ModuleMissing, ModuleFails, WorkflowNotFound, and DeclaredTwice where two modules declare one each.
     """
-    for module in (*modules, *EXAMPLES):
-        for workflow in _declared_in(_imported(module.partition(":")[0])).values():
-            if workflow.name == name:
-                return workflow
+    for names in ([module.partition(":")[0] for module in modules], EXAMPLES):
+        found = {
+            id(workflow): (module, workflow)
+            for module in names
+            for workflow in _declared_in(_imported(module)).values()
+            if workflow.name == name
+        }
+        if len(found) > 1:
+            raise DeclaredTwice(name, [module for module, _ in found.values()])
+        if found:
+            return next(workflow for _, workflow in found.values())
     raise WorkflowNotFound(name)
 
 

@@ -148,6 +148,8 @@ class Worker:
     def stop(self, signal_number: int) -> None:
         """Hand every job back: within the grace period, at once if this was said before."""
         grace_s = self.settings.grace_s if self.stopped_by is None else 0.0
+        if self.stopped_by is None and self._runners:
+            logger.warning("stopping: what runs may settle for %g s; a second signal stops it at once", grace_s)
         self.stopped_by = self.stopped_by or signal_number
         self._stop_by = time.monotonic() + grace_s
         for _, runner in list(self._runners.values()):

@@ -19,7 +19,10 @@ def open_store(url: str, *, create: bool = True) -> Store:
     if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
         from steplog.eventstore.sqlite import SQLiteStore
 
-        return SQLiteStore(Path(url.removeprefix(_SQLITE)), create=create)
+        path = url.removeprefix(_SQLITE)
+        if path == ":memory:":
+            raise StoreUnavailable("a store in memory would be gone with its process: name a file")
+        return SQLiteStore(Path(path), create=create)
     if url.startswith(("postgresql://", "postgres://")):
         from steplog.eventstore.postgres import PostgresStore
 

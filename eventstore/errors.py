@@ -34,7 +34,13 @@ class StoreDamaged(StoreUnavailable):
 class StoreNotMigrated(StoreError):
     """The store's schema is missing or older than this steplog."""
 
-    next_step = "run `steplog db migrate`"
+    next_step: ClassVar[str | None] = "run `steplog db migrate`"
+
+
+class StoreMissing(StoreNotMigrated):
+    """There is no such file."""
+
+    next_step = "run a workflow first, go to the folder it ran in, or name the store with --db"
 
 
 class StoreNewer(StoreError):

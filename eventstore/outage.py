@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from steplog.eventstore.errors import OutcomeUnknown, StoreUnavailable
 
-logger = logging.getLogger("steplog.eventstore")
+logger = logging.getLogger("steplog.eventstore.outage")
 
 SAID_EVERY_S = 30.0
 

@@ -24,6 +24,7 @@ from steplog.eventstore.errors import (
     KeyConflict,
     StoreDamaged,
     StoreError,
+    StoreMissing,
     StoreNotMigrated,
     WorkerDead,
 )
@@ -59,14 +60,14 @@ class SQLiteStore:
     """The store in a SQLite file.
 
     With `create`, a file that is missing or not up to date is made and migrated at the first use; without, a missing
-    file raises StoreNotMigrated here and an old one at the first use.
+    file raises StoreMissing here and an old one at the first use.
     """
 
     def __init__(
         self, path: Path, *, create: bool = True, busy_timeout_s: float = 10.0, clock: Clock | None = None
     ) -> None:
         if not create and not os.path.exists(path):
-            raise StoreNotMigrated(f"there is no database at {path}")
+            raise StoreMissing(f"there is no database at {path.absolute()}")
         self.url = f"sqlite:///{path}"
         self._path = path
         self._create = create

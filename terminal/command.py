@@ -17,6 +17,9 @@ from steplog.terminal.text import masked, one_line
 
 EXIT_INTERRUPTED = 130
 
+ALWAYS_TOLD = ("steplog.engine", "steplog.eventstore.outage")
+"""Loggers whose warnings concern whoever waits for a command."""
+
 
 class Failure(NamedTuple):
     """What a person is told about an error, and the exit code."""
@@ -72,6 +75,9 @@ class Root(Group):
         ctx.exit(self._exit_code(ctx, console))
 
     def _exit_code(self, ctx: click.Context, console: Console) -> int:
+        for name in ALWAYS_TOLD:
+            if not console.quiet:
+                _log_to_stderr(name, logging.WARNING)
         try:
             result = click.Group.invoke(self, ctx)
             console.flush()
@@ -111,7 +117,7 @@ def _remember(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
         given = (*console.modules, *value) if option.name == "modules" else value
         setattr(console, option.name, given)
         if option.name == "verbose":
-            _log_to_stderr()
+            _log_to_stderr("steplog", logging.DEBUG)
     return value
 
 
@@ -143,8 +149,13 @@ class _StderrHandler(logging.Handler):
         sys.stderr.write(f"{one_line(masked(self.format(record)))}\n")
 
 
-def _log_to_stderr() -> None:
-    logger = logging.getLogger("steplog")
-    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
-        logger.addHandler(_StderrHandler())
-    logger.setLevel(logging.DEBUG)
+def _log_to_stderr(name: str, level: int) -> None:
+    logger = logging.getLogger(name)
+    above: logging.Logger | None = logger
+    while above is not None:
+        if any(isinstance(handler, _StderrHandler) for handler in above.handlers):
+            return
+        above = above.parent
+    handler = _StderrHandler(level)
+    logger.addHandler(handler)
+    logger.setLevel(min(level, logger.level or level))

@@ -382,7 +382,7 @@ def test_how_to_go_on_is_said_of_the_job_as_it_is_and_not_as_it_was(steplog: Run
 
 def test_reading_makes_no_database(steplog: Run, tmp_path: Path) -> None:
     result = steplog("ls", exits=6)
-    assert "run `steplog db migrate`" in result.stderr
+    assert f"there is no database at {tmp_path / 'steplog.db'}\n  run a workflow first" in result.stderr
     assert not (tmp_path / "steplog.db").exists()
 
 
@@ -396,9 +396,15 @@ def test_migrate_names_what_it_does_and_does_it_once(steplog: Run, tmp_path: Pat
 
 
 def test_commands_that_are_advised_work_as_pasted(steplog: Run) -> None:
-    assert "`steplog --db sqlite:///other.db db migrate`" in steplog("--db", "sqlite:///other.db", "ls", exits=6).stderr
     advised = steplog("run", "kitchen", "-P", "broken=1", "--db", "sqlite:///other.db", exits=1).stderr
     assert re.search(r"`steplog --db sqlite:///other.db --module kitchen resume \w+`", advised)
+
+
+def test_a_workflow_that_two_modules_declare_is_not_guessed(steplog: Run, tmp_path: Path) -> None:
+    steplog("run", "kitchen", "-P", "broken=1", exits=1)
+    (tmp_path / "canteen.py").write_text((tmp_path / "kitchen.py").read_text())
+    refused = steplog("--module", "kitchen", "--module", "canteen", "resume", "@last", exits=2).stderr
+    assert "declared by kitchen and by canteen\n  name only one of them" in refused
 
 
 @pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "postgresql://u:secret@127.0.0.1:1/d"])
