@@ -32,7 +32,7 @@ def misfits(state: State, definition: AnyDefinition) -> list[str]:
 
 
 def _may_run(status: SubStepStatus, sub_step: AnySubStep) -> bool:
-    """Whether the job may come to it yet; a person who resumes gives failures another chance, but not tolerated ones."""
+    """Whether the job may come to it yet: resuming gives failures another chance, but not tolerated ones."""
     return status not in SETTLED or (status == "failed" and not sub_step.options.optional)
 
 

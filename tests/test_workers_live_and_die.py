@@ -21,7 +21,7 @@ from steplog import OwnershipLost, Retry, Settings, Step, Workflow
 from steplog.engine.history import load
 from steplog.engine.jobs import prepare, recorded_input, resume_blocking, run_blocking
 from steplog.engine.worker import Worker
-from steplog.eventstore.errors import JobOwned, WrongState
+from steplog.eventstore.errors import JobOwned, StoreUnavailable, WrongState
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import HeadQuery, Store
 
@@ -148,6 +148,35 @@ def test_a_worker_that_was_declared_dead_stops_within_a_heartbeat(store: Store) 
 
     assert not running.is_alive()
     assert [type(error) for error in lost] == [OwnershipLost]
+
+
+def test_a_worker_that_cannot_write_at_its_end_ends_and_its_job_can_be_taken_over(
+    sqlite_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wf = Workflow("full disk")
+    wf.sub_step(name="work")(lambda: None)
+
+    def refuse(*row: Any) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    with Worker(sqlite_store) as worker:
+        job_id = sqlite_store.create(prepare(worker, wf, recorded_input(wf, None), None)[1])
+        monkeypatch.setattr("steplog.eventstore.sqlite_tables.end_worker", refuse)
+    monkeypatch.undo()
+
+    assert resume_blocking(wf, job_id, sqlite_store, by="anna").status == "completed"
+
+
+def test_a_worker_that_cannot_be_registered_leaves_no_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*row: Any) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(store, "register_worker", refuse)
+    worker = Worker(store)
+    with pytest.raises(StoreUnavailable):
+        worker.__enter__()
+
+    assert not worker.writer._thread.is_alive()
 
 
 def test_an_ended_job_is_not_run_again(store: Store) -> None:
