@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
 from pydantic import ValidationError
 
+from steplog.engine.blocking import run_to_the_end
 from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import InputRefused, Interrupted, PlanMismatch
@@ -46,7 +47,8 @@ def run_blocking(
     announce: Announce = lambda job_id: None,
 ) -> JobHandle[Any]:
     """Run a job of the definition to where it ends or stops. See `Workflow.run`."""
-    return _blocking(run_here(definition, input, key=key, store=store, settings=settings, announce=announce))
+    running = run_here(definition, input, key=key, store=store, settings=settings, announce=announce)
+    return run_to_the_end(running, grace_s=(settings or Settings()).grace_s)
 
 
 async def run_here(
@@ -78,7 +80,7 @@ def resume_blocking(
             owned = await asyncio.to_thread(lambda: worker.claim(job_id, definition, resume_by=by))
             return await _run_owned(worker, owned)
 
-    return _blocking(resume())
+    return run_to_the_end(resume(), grace_s=(settings or Settings()).grace_s)
 
 
 async def _create_and_run(
@@ -148,18 +150,3 @@ async def _run_owned(worker: Worker, owned: Owned) -> JobHandle[Any]:
     if worker.stopped_by is not None and state["status"] not in ENDED | STOPPED:
         raise Interrupted(state["job_id"], worker.stopped_by)
     return JobHandle(state, owned.definition)
-
-
-def _blocking(job: Coroutine[Any, Any, JobHandle[Any]]) -> JobHandle[Any]:
-    if _is_in_event_loop():
-        job.close()
-        raise RuntimeError("run() was called inside a running event loop: write `await workflow.arun(…)` there")
-    return asyncio.run(job)
-
-
-def _is_in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from steplog import Context, Fatal, JobHandle, Retry, Skip, Step, Workflow, use
+from steplog import Context, Fatal, JobHandle, Retry, Settings, Skip, Step, Workflow, use
+from steplog.engine.jobs import run_blocking
 from steplog.eventstore.limits import PAYLOAD_BYTES_MAX
 from steplog.eventstore.store import Answer, Append
 from steplog.testing.memory import MemoryStore
@@ -156,6 +157,26 @@ def test_an_attempt_for_which_there_is_no_thread_has_failed(monkeypatch: pytest.
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
     assert sub_step_of(run(wf), "plain")["error"]["message"] == "can't start new thread"
+
+
+def test_a_handler_that_does_not_let_itself_be_cancelled_does_not_keep_the_caller() -> None:
+    wf = Workflow("stubborn")
+
+    @wf.sub_step(timeout="10ms", retry=TWICE)
+    async def stubborn() -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+
+    ended: list[JobHandle[Any]] = []
+    patience = Settings(grace_s=0.02)
+    caller = threading.Thread(
+        target=lambda: ended.append(run_blocking(wf, store=MemoryStore(), settings=patience)), daemon=True
+    )
+    caller.start()
+    caller.join(DONE_S_MAX)
+
+    assert [job.status for job in ended] == ["parked"]
 
 
 class SlowCheckpoints(MemoryStore):
