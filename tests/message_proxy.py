@@ -92,7 +92,7 @@ class MessageProxy:
         self._loop.close()
 
     def arm(self, point: Point | None, action: Action | Callable[[], None] = "cut") -> None:
-        """Count from here, and strike at that point; a function is called there instead, in the proxy's thread."""
+        """Count from here, and strike at that point; a function is called there before a cut."""
         with self._lock:
             self.seen, self._point, self._inflict = [], point, action
             self.struck.clear()
@@ -130,7 +130,9 @@ class MessageProxy:
         link = _Link(to_client, to_server)
         self._links.add(link)
         try:
-            await asyncio.gather(self._pump("client", from_client, link), self._pump("server", from_server, link))
+            # A handler of asyncio's that ends as cancelled is reported as a failure.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(self._pump("client", from_client, link), self._pump("server", from_server, link))
         finally:
             link.close()
             self._links.discard(link)
@@ -168,6 +170,7 @@ class MessageProxy:
         action = self._inflict
         if callable(action):
             action()
+            link.close()
         elif action == "cut":
             link.close()
         elif action == "reset":
@@ -184,7 +187,7 @@ class MessageProxy:
                 await link.to[side].drain()
             frame = b""
         self.struck.set()
-        if action in ("cut", "reset", "half-close"):
+        if callable(action) or action in ("cut", "reset", "half-close"):
             raise ConnectionResetError
         return frame
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -209,32 +208,6 @@ def test_an_append_alone_does_not_wait_for_ever(
         holder.execute(sql.SQL("select from {} where job_id = %s for no key update").format(jobs), [owned.id])
         assert impatient.append_waiting(owned.next("a")).code is Code.BUSY
     impatient.close()
-
-
-def test_overlapping_batches_of_several_threads_do_not_deadlock(
-    postgres_store: PostgresStore, postgres_dsn: str, postgres_schema: str, build: LogBuilder
-) -> None:
-    owned = [Owned(postgres_store, build) for _ in range(6)]
-    stores = [PostgresStore(postgres_dsn, schema=postgres_schema) for _ in range(3)]
-    start = threading.Barrier(len(stores))
-
-    def send(store: PostgresStore, order: list[Owned]) -> set[Code]:
-        start.wait()
-        codes: set[Code] = set()
-        for round_number in range(10):
-            batch = [replace(job.next(round_number), expected=job.end) for job in order]
-            codes |= {answer.code for answer in store.append(batch)}
-        return codes
-
-    with ThreadPoolExecutor(len(stores)) as pool:
-        orders = [owned, owned[::-1], owned[3:] + owned[:3]]
-        codes = list(pool.map(send, stores, orders, timeout=PROBES_S_MAX))
-    for store in stores:
-        store.close()
-
-    assert set().union(*codes) <= {Code.STORED, Code.CONFLICT, Code.BUSY}
-    assert all(postgres_store.head(job.id).version == 2 for job in owned)
-    assert all(len(list(postgres_store.read(job.id))) == 2 for job in owned)
 
 
 def test_payloads_are_stored_as_the_bytes_they_are(
