@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from steplog.engine.config import store_url
@@ -27,7 +28,7 @@ async def worker_for(store: Store | str | None, settings: Settings | None = None
     """The running loop's worker for that store: who comes first opens it, who leaves last closes it.
 
     A store given by its URL, or not at all, is opened and closed with it. In the main thread SIGINT and SIGTERM hand
-    back what runs, and a second one does so at once.
+    back what runs, and a second one does so at once; a signal that the host program listens to is left to it.
     """
     workers = _of_loop.setdefault(asyncio.get_running_loop(), _LoopWorkers())
     place = workers.enter(store or store_url(), settings or Settings())
@@ -66,6 +67,8 @@ class _LoopWorkers:
         self._joinable: dict[Hashable, _Place] = {}
         self._places: list[_Place] = []
         self._signals: list[int] = []
+        self._heard_before: dict[signal.Signals, Any] = {}
+        """What the signals listened to did before."""
 
     def enter(self, store: Store | str, settings: Settings) -> _Place:
         if not self._places:
@@ -99,19 +102,29 @@ class _LoopWorkers:
     def _listen(self) -> None:
         self._signals.clear()
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            self._heard_before = {number: signal.getsignal(number) for number in _SIGNALS if _is_free(number)}
+            for number in self._heard_before:
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
 
     def _stop_listening(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                asyncio.get_running_loop().remove_signal_handler(number)
+        for number, before in self._heard_before.items():
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, before)
+        self._heard_before = {}
 
     def _on_signal(self, number: int) -> None:
         self._signals.append(number)
         for place in self._places:
             if place.worker is not None:
                 place.worker.stop(number)
+
+
+def _is_free(number: signal.Signals) -> bool:
+    """Whether the host program leaves the signal to Python or to `asyncio.run`."""
+    handler = signal.getsignal(number)
+    if handler in (signal.SIG_DFL, signal.default_int_handler):
+        return True
+    return isinstance(getattr(getattr(handler, "func", None), "__self__", None), asyncio.Runner)
 
 
 def _entered(store: Store | str, settings: Settings) -> Worker:

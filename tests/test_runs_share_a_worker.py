@@ -15,6 +15,7 @@ from steplog import JobHandle, OwnershipLost, Settings, Workflow, open_store
 from steplog.engine.jobs import run_here
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import HeadQuery, Store
+from steplog.testing.memory import MemoryStore
 
 TWO_JOBS = """
 import asyncio, sys
@@ -198,6 +199,36 @@ def test_a_store_that_cannot_be_opened_fails_every_run_and_the_next_tries_again(
 
     assert all(isinstance(each, Exception) for each in failed)
     assert job.status == "completed"
+
+
+def test_a_signal_that_the_host_listens_to_is_left_to_it() -> None:
+    async def scenario() -> str:
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Queue[str] = asyncio.Queue()
+        loop.add_signal_handler(signal.SIGTERM, heard.put_nowait, "heard")
+        gate = Gate()
+        run = gate.start(MemoryStore())
+        await gate.inside.acquire()
+        signal.raise_signal(signal.SIGTERM)
+        await heard.get()
+        gate.leave.set()
+        status = (await run).status
+        signal.raise_signal(signal.SIGTERM)
+        await heard.get()
+        loop.remove_signal_handler(signal.SIGTERM)
+        return status
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 20)) == "completed"
+
+
+def test_signals_do_after_a_run_what_they_did_before() -> None:
+    wf = Workflow("quick")
+    wf.sub_step(name="only")(lambda: None)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    wf.run(store=MemoryStore())
+
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_signal_hands_every_job_back(tmp_path: Path) -> None:
