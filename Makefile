@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 WHEEL := build/wheel
+POOLER := build/pgbouncer
 
-.PHONY: demo test test-all test-wheel check format clean
+.PHONY: demo test test-all test-wheel check bench bench-quick format clean
 
 demo: $(VENV)/.run
 	$(BIN)/steplog demo
@@ -16,8 +17,12 @@ demo: $(VENV)/.run
 test: $(VENV)/.test
 	$(PYTEST)
 
-test-all: $(VENV)/.test $(VENV)/.check typings/steplog
+test-all: $(VENV)/.test $(VENV)/.check typings/steplog pgbouncer
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m ""
+
+# Each deliberate fault that tests/mutants lists, and the test of the standard suite that catches it.
+mutants: $(VENV)/.test
+	$(PYTEST) -m "" tests/mutants
 
 check: $(VENV)/.test $(VENV)/.check typings/steplog
 	$(BIN)/ruff check .
@@ -37,6 +42,20 @@ test-wheel: $(VENV)/.test
 	$(WHEEL)/venv/bin/python -c 'import steplog.examples.registration as it; assert "site-packages" in it.__file__, it.__file__'
 	PYTHONPATH=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
 		$(WHEEL)/venv/bin/python -m pytest tests/test_event_catalogue.py tests/compliance/test_sqlite_compliance.py
+
+# Ours beside its peers and its limits, on a PostgreSQL of its own; peers go into environments under build/bench.
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks
+
+bench-quick: $(VENV)/.test
+	$(BIN)/python benchmarks --quick
+
+# The pooler that tests are run behind, from Debian, unpacked beside the tree; the machine's own comes first. Where it
+# cannot be had those tests skip and say so.
+pgbouncer:
+	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || test -x $(POOLER)/usr/sbin/pgbouncer || { \
+		mkdir -p $(POOLER) && cd $(POOLER) && apt-get download --quiet pgbouncer libc-ares2 libevent-2.1-7 \
+		&& for package in *.deb; do dpkg -x "$$package" .; done; } || echo "no pgbouncer: its tests will be skipped"
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

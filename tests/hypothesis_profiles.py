@@ -8,13 +8,20 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "dev", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.register_profile("ci", settings.get_profile("dev"), max_examples=200)
-settings.register_profile("nightly", settings.get_profile("dev"), max_examples=10_000)
+settings.register_profile(
+    "first failure",
+    settings.get_profile("dev"),
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
+)
+settings.register_profile("nightly", settings.get_profile("dev"), max_examples=5_000)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from steplog import AttemptOver, Context, OwnershipLost, Retry, Step, Workflow
+from steplog import AttemptOver, Context, OwnershipLost, PlanMismatch, Retry, Step, Workflow
 from steplog.engine.decider import Decision, decide
 from steplog.engine.jobs import prepare, recorded_input
 from steplog.engine.worker import Worker
@@ -108,6 +108,21 @@ def test_what_an_append_would_have_started_is_not_called_unless_it_is_stored(
     assert called == []
     assert types_of(store, head.job_id) == ["JobCreated", "JobClaimed"]
     assert len(meddled.sent) == 1
+
+
+def test_where_the_log_went_backwards_nothing_is_numbered_anew_and_the_job_parks(store: Store) -> None:
+    wf = Workflow("regressed")
+    called: list[str] = []
+
+    @wf.sub_step
+    async def work() -> None:
+        called.append("work")
+
+    meddled: Any = MeddledStore(store, answered_once(Code.REGRESSED, "SubStepStarted"))
+    job = run(wf, meddled)
+
+    assert (job.status, called) == ("parked", [])
+    assert [[event.type for event in item.events] for item in meddled.sent[1:]] == [["JobParked"]]
 
 
 def test_an_outcome_stays_until_it_is_recorded_although_somebody_else_appends_first(store: Store) -> None:
@@ -214,6 +229,18 @@ def test_whoever_takes_a_job_over_records_what_its_owner_left_unsettled(store: S
     assert left == ["JobClaimed", "SubStepInterrupted"]
 
 
+def test_a_worker_whose_code_has_another_plan_takes_nothing_over(store: Store) -> None:
+    wf, changed = Workflow("plan"), Workflow("plan")
+    wf.sub_step(name="work")(lambda: 1 / 0)
+    changed.sub_step(name="another")(lambda: None)
+    job = run(wf, store)
+
+    with Worker(store) as heir, pytest.raises(PlanMismatch, match="main/work is gone"):
+        heir.claim(job.job_id, changed, resume_by="anna")
+
+    assert store.head(job.job_id).version == job.version
+
+
 @pytest.mark.parametrize("takes_effect", [True, False], ids=["applied", "not applied"])
 def test_an_append_whose_outcome_is_unknown_is_sent_again_as_it_was_and_stored_once(
     store: Store, takes_effect: bool
@@ -242,10 +269,10 @@ def test_an_append_whose_outcome_is_unknown_is_sent_again_as_it_was_and_stored_o
     meddled: Any = MeddledStore(store, meddle)
     job = run(wf, meddled)
 
-    assert (job.status, ran) == ("completed", ["first", "second"])
-    assert [event.version for event in store.read(job.job_id)] == list(range(1, job.version + 1))
     assert meddled.sent[::2] == meddled.sent[1::2]
     assert len(meddled.sent) == 2 * len(seen)
+    assert (job.status, ran) == ("completed", ["first", "second"])
+    assert [event.version for event in store.read(job.job_id)] == list(range(1, job.version + 1))
 
 
 def test_a_retry_that_is_due_but_has_no_room_is_waited_for_in_peace(

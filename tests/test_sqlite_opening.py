@@ -225,6 +225,18 @@ def test_switch_to_wal_beside_a_long_read_is_refused_in_the_end(path: Path, stor
             new_job(store)
 
 
+def test_write_that_cannot_have_the_file_does_not_begin(path: Path, connections: Connections) -> None:
+    def write(beside: Connections) -> None:
+        with beside.writing():
+            pytest.fail("it began beside another write, on what that one may change")
+
+    with closing(Connections(path, create=True, busy_timeout_s=0.05)) as beside:
+        with beside.writing():
+            pass
+        with connections.writing(), pytest.raises(StoreUnavailable):
+            write(beside)
+
+
 def test_write_whose_body_fails_is_not_stored(connections: Connections) -> None:
     def insert_and_fail() -> None:
         with connections.writing() as writer:

@@ -1,0 +1,44 @@
+"""A mutant: one deliberate fault in the code, what it breaks, and the tests of the standard suite that must see it."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`before` stands once in `file`; with `after` in its place one of `caught_by` has to fail."""
+
+    name: str
+    breaks: str
+    file: str
+    before: str
+    after: str
+    caught_by: tuple[str, ...]
+
+    def applied_to(self, text: str) -> str:
+        """The file's text with the fault. Raises ValueError where there is not exactly one place for it."""
+        found = text.count(self.before)
+        if found != 1 or self.before == self.after:
+            raise ValueError(f"{self.file} has {found} places (expected 1) for the mutant {self.name!r}")
+        return text.replace(self.before, self.after)
+
+
+def mutants() -> list[Mutant]:
+    """Every mutant of the lists beside this file."""
+    return [_mutant(entry) for path in sorted(FOLDER.glob("*.toml")) for entry in _entries(path)]
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = tomllib.loads(path.read_text())["mutant"]
+    return entries
+
+
+def _mutant(entry: dict[str, Any]) -> Mutant:
+    return Mutant(**{**entry, "caught_by": tuple(entry["caught_by"])})
