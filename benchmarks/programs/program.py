@@ -1,0 +1,72 @@
+"""What every measured program does: read its work, say what it measured. Standard library only.
+
+A program is started in a process and an environment of its own, with its work as one JSON argument, and prints one
+JSON line: how many units took how many seconds, and the durability settings it read back from its own connection.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Work:
+    """What to do, and on which store."""
+
+    what: str
+    store: str
+    """`postgresql://…`, `sqlite:////file`, or a server's address."""
+    jobs: int = 1
+    steps: int = 20
+    at_once: int = 1
+    events: int = 0
+
+
+@dataclass
+class Measured:
+    """What it came to."""
+
+    units: float
+    seconds: float
+    settings: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Stopwatch:
+    """Seconds spent inside `running`."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
+
+
+def main(measure: Callable[[Work], Measured]) -> None:
+    """Measure the work given on the command line."""
+    work = Work(**json.loads(sys.argv[1]))
+    measured = measure(work)
+    sys.stdout.write(json.dumps(measured.__dict__) + "\n")
+    sys.stdout.flush()
+
+
+POSTGRES_SETTINGS = ("fsync", "synchronous_commit", "full_page_writes")
+
+
+def settings_of_postgres(show: Callable[[str], object]) -> dict[str, str]:
+    """What decides whether a commit survives a power cut, as the program's own connection sees it."""
+    return {name: str(show(f"show {name}")) for name in POSTGRES_SETTINGS}
+
+
+def settings_of_sqlite(pragma: Callable[[str], object]) -> dict[str, str]:
+    """The same for SQLite; synchronous 2 is FULL."""
+    return {name: str(pragma(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous")}

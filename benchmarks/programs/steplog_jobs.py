@@ -1,0 +1,57 @@
+"""steplog: no-op steps of jobs run one at a time or at once, through `Workflow.arun` with default options."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from program import Measured, Stopwatch, Work, main
+from steplog_stores import durability_of, opened
+
+from steplog import JobHandle, Workflow
+from steplog.eventstore.store import Store
+
+
+def chain(steps: int) -> Workflow[Any, Any]:
+    """Sub-steps that do nothing, one after the other."""
+    workflow: Workflow[Any, Any] = Workflow(f"chain of {steps}")
+    before: list[Any] = []
+    for number in range(steps):
+
+        async def nothing() -> None:
+            pass
+
+        before = [workflow.sub_step(name=f"s{number}", after=before)(nothing)]
+    return workflow
+
+
+def measure(work: Work) -> Measured:
+    with opened(work.store) as store:
+        workflow, watch = chain(work.steps), Stopwatch()
+        asyncio.run(run_jobs(workflow, store, 2, 1))
+        with watch.running():
+            jobs = asyncio.run(run_jobs(workflow, store, work.jobs, work.at_once))
+        refuse_what_is_not_in_the_log(store, jobs, work.steps)
+        return Measured(work.jobs * work.steps, watch.seconds, durability_of(store))
+
+
+async def run_jobs(workflow: Workflow[Any, Any], store: Store, jobs: int, at_once: int) -> list[JobHandle[Any]]:
+    ended: list[JobHandle[Any]] = []
+    while len(ended) < jobs:
+        together = min(at_once, jobs - len(ended))
+        ended += await asyncio.gather(*(workflow.arun(store=store) for _ in range(together)))
+    return ended
+
+
+def refuse_what_is_not_in_the_log(store: Store, jobs: list[JobHandle[Any]], steps: int) -> None:
+    """Each step must be there twice: that it started and that it completed."""
+    for job in jobs:
+        types = Counter(event.type for event in store.read(job.job_id))
+        found = (job.status, types["SubStepStarted"], types["SubStepCompleted"])
+        if found != ("completed", steps, steps):
+            raise RuntimeError(f"job {job.job_id} is not what was to be measured: {found}")
+
+
+if __name__ == "__main__":
+    main(measure)
