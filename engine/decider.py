@@ -327,7 +327,7 @@ class _Deciding:
 
 _INTERRUPTED: fact.ErrorData = {
     "type": "Interrupted",
-    "message": "the worker died; the effect may have happened",
+    "message": "the worker died or had to stop; the effect may have happened",
     "retryable": False,
 }
 

@@ -150,7 +150,7 @@ class Declares(Generic[I, C]):
 
         `name` where the function's is not the wanted one; `after` sub-steps that must have settled first; `when` a
         condition on input and context, asked once; `optional` failures are tolerated; `retry` attempts in all;
-        `timeout` of each attempt; `on_interrupt` says what becomes of an attempt whose owner died. Raises
+        `timeout` of each attempt; `on_interrupt` what becomes of one whose owner died or had to stop. Raises
         DefinitionError.
         """
         decorator: Decorator[I, C] = Decorator(self._declare, Options(**options))

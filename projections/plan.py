@@ -13,7 +13,7 @@ Key = str
 
 
 OnInterrupt = Literal["retry", "hold", "fail"]
-"""What becomes of an attempt whose owner died: it runs again, waits for a person, or counts as failed."""
+"""What becomes of an attempt whose owner died or had to stop: it runs again, waits for a person, or has failed."""
 
 
 class RetryPlan(TypedDict):
