@@ -106,7 +106,7 @@ def _major(folder: Path) -> int:
 
 
 def _start(binaries: Path) -> Cluster:
-    account = _account()
+    account = server_account()
     folder = Path(tempfile.mkdtemp(prefix="steplog-pg-"))
     try:
         if account:
@@ -126,7 +126,7 @@ def _start(binaries: Path) -> Cluster:
     return Cluster(dsn, folder, binaries, account, watch)
 
 
-def _account() -> str | None:
+def server_account() -> str | None:
     """The account to start the server as, or None for our own."""
     if os.geteuid() != 0:
         return None

@@ -14,6 +14,7 @@ import pytest
 from log_builder import LogBuilder, after
 from psycopg import sql
 
+from steplog.eventstore import postgres_tables as tables
 from steplog.eventstore.chain import Position
 from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.errors import OutcomeUnknown, StoreError
@@ -237,6 +238,23 @@ def test_one_append_is_one_statement_and_one_transaction(
     assert before
     assert then
     assert then[0] - before[0] == 2
+
+
+def test_a_distributed_database_gets_a_call_and_a_transaction_for_each_job(
+    postgres_store: PostgresStore, watcher: Watcher, build: LogBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not tables.is_distributed(postgres_store._read)
+    monkeypatch.setattr(tables, "is_distributed", lambda run: True)
+    jobs = [Owned(postgres_store, build) for _ in range(3)]
+
+    before = watcher.execute("select pg_current_xact_id()::text::bigint").fetchone()
+    answers = postgres_store.append([job.next("a") for job in jobs])
+    then = watcher.execute("select pg_current_xact_id()::text::bigint").fetchone()
+
+    assert [answer.code for answer in answers] == [Code.STORED] * 3
+    assert before
+    assert then
+    assert then[0] - before[0] == 4
 
 
 @pytest.mark.parametrize("change", ["update events set type = 'x'", "delete from events", "truncate events"])
