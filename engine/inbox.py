@@ -22,13 +22,14 @@ class Entry:
 
 
 class Inbox:
-    """Facts in the order they arrived, from any thread; waited for in one event loop.
+    """Facts in the order they arrived, from any thread; made, and waited for, in one event loop's thread.
 
     Whoever waits for a fact to be durable is told, whenever the run ends: nothing depends on the loop going on.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._thread = threading.get_ident()
         self._entries: list[Entry] = []
         self._arrived = asyncio.Event()
         self._closed = False
@@ -47,14 +48,20 @@ class Inbox:
 
     def wake(self) -> None:
         """Let whoever waits look again, without a fact."""
+        if threading.get_ident() == self._thread:
+            self._arrived.set()
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def wait(self, timeout_s: float | None) -> None:
         """Until there is something new, `wake` was called, or the time has passed."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._arrived.wait()
+        if timeout_s is None:
+            await self._arrived.wait()
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._arrived.wait()
         self._arrived.clear()
 
     def entries(self) -> Sequence[Entry]:

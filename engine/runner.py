@@ -17,6 +17,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
 from steplog.engine import facts as fact
@@ -37,7 +39,7 @@ from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, OutcomeUnknown, StoreDamaged, StoreUnavailable
 from steplog.eventstore.events import EventData, SubStepData, SubStepStarted
-from steplog.eventstore.store import Append, Claim, Code, Store
+from steplog.eventstore.store import Answer, Append, Claim, Code, Store
 from steplog.eventstore.writer import CLOSING_S_MAX, Writer
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
@@ -62,6 +64,24 @@ class Owned:
     loaded: Loaded
     claim: Claim
     definition: AnyDefinition
+
+
+def _answered(promised: Future[Answer]) -> asyncio.Future[Answer]:
+    """The writer's promise on the running loop; cancelling it leaves the promise alone."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[Answer] = loop.create_future()
+
+    def settle() -> None:
+        if not answered.done():
+            error = promised.exception()
+            answered.set_result(promised.result()) if error is None else answered.set_exception(error)
+
+    def tell(promised: Future[Answer]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle)
+
+    promised.add_done_callback(tell)
+    return answered
 
 
 class Runner:
@@ -203,8 +223,7 @@ class Runner:
                 promised = self._writer.offer(item)
                 if promised is None:  # no room: the loop must not wait for it, handlers and signals go on
                     promised = await asyncio.to_thread(self._writer.append, item)
-                answer = await asyncio.shield(asyncio.wrap_future(promised))
-            return answer.code
+                return (await _answered(promised)).code
         except TimeoutError:
             raise OutcomeUnknown("the store did not answer before the worker stopped") from None
         finally:
