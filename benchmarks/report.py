@@ -25,18 +25,18 @@ def machine(postgres_version: str | None) -> str:
 def table(contest: Contest, all_runs: Sequence[Runs]) -> str:
     """One contest in Markdown."""
     ours = all_runs[0].rate
-    rows = [_row(runs, ours) for runs in all_runs]
-    head = f"| {contest.name} | {contest.unit} | lowest–highest | steplog is | fsyncs per unit |"
+    rows = [_row(runs, ours, contest.unit == "steps/s") for runs in all_runs]
+    head = f"| {contest.name} | {contest.unit} | lowest–highest | steplog is | fsyncs per step |"
     return "\n".join([head, "|---|---:|---:|---:|---:|", *rows, ""])
 
 
-def _row(runs: Runs, ours: float | None) -> str:
+def _row(runs: Runs, ours: float | None, records_steps: bool) -> str:
     name, rate = runs.contestant.name, runs.rate
     if rate is None:
         return f"| {name} | left out | {_cell(runs.failed or '')} | | |"
     beside = f"{ours / rate:.2f} ×" if ours and runs.contestant.name != "steplog" else ""
     flushes = sorted(runs.flushes_per_unit)[len(runs.flushes_per_unit) // 2]
-    counted = f"{flushes:.2f}" if runs.contestant.backend.startswith("PostgreSQL") else ""
+    counted = f"{flushes:.2f}" if records_steps and runs.contestant.backend.startswith("PostgreSQL") else ""
     spread = f"{_number(min(runs.rates))}–{_number(max(runs.rates))}"
     return f"| {name} | {_number(rate)} | {spread} | {beside} | {counted} |"
 

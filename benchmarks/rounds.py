@@ -74,7 +74,7 @@ def _run_once(contest: Contest, runs: Runs, servers: Servers, environments: Envi
     kilobytes = measured["notes"].get("kb")
     runs.rates.append(1024 / kilobytes if kilobytes else measured["units"] / measured["seconds"])
     runs.settings = measured["settings"]
-    runs.flushes_per_unit.append((after - before) / measured["units"])
+    runs.flushes_per_unit.append((after - before) / (measured["units"] + measured["warm_up"]))
 
 
 @contextmanager

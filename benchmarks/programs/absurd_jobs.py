@@ -26,7 +26,7 @@ def measure(work: Work) -> Measured:
         done = connection.execute("select count(*) from absurd.c_default").fetchall()[0][0]
     if done < (work.jobs + 1) * work.steps:
         raise RuntimeError(f"{done} checkpoints are stored (expected {(work.jobs + 1) * work.steps})")
-    return Measured(work.jobs * work.steps, watch.seconds, settings)
+    return Measured(work.jobs * work.steps, watch.seconds, settings, warm_up=work.steps)
 
 
 def set_up(url: str) -> None:

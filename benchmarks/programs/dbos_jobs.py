@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig
+from dbos._dbos import _get_dbos_instance  # its connection, to read the settings back from
 from program import Measured, Stopwatch, Work, main, settings_of_postgres, settings_of_sqlite
 
 
@@ -34,8 +35,8 @@ def measure(work: Work) -> Measured:
     DBOS.launch()
     watch = Stopwatch()
     asyncio.run(measured(work, watch))
-    settings = settings_of(DBOS._system_database().engine) if hasattr(DBOS, "_system_database") else settings_seen()
-    return Measured(work.jobs * work.steps, watch.seconds, settings)
+    settings = settings_of(_get_dbos_instance()._sys_db.engine)
+    return Measured(work.jobs * work.steps, watch.seconds, settings, warm_up=work.steps)
 
 
 async def measured(work: Work, watch: Stopwatch) -> None:
@@ -46,12 +47,6 @@ async def measured(work: Work, watch: Stopwatch) -> None:
             together = min(work.at_once, work.jobs - done)
             await asyncio.gather(*(chain(work.steps) for _ in range(together)))
             done += together
-
-
-def settings_seen() -> dict[str, str]:
-    from dbos._dbos import _get_dbos_instance
-
-    return settings_of(_get_dbos_instance()._sys_db.engine)
 
 
 def settings_of(engine: Any) -> dict[str, str]:

@@ -51,7 +51,7 @@ def measure(work: Work) -> Measured:
 
     with ThreadPoolExecutor(work.at_once) as pool, watch.running():
         list(pool.map(append, jobs))
-    found = app.repository.get(jobs[0].id).steps  # type: ignore[attr-defined]
+    found = app.repository.get(jobs[0].id).steps
     app.close()
     if found != each:
         raise RuntimeError(f"{found} events are stored (expected {each})")

@@ -36,6 +36,8 @@ class Measured:
     seconds: float
     settings: dict[str, str] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    warm_up: float = 0.0
+    """Units done before the clock ran."""
 
 
 class Stopwatch:

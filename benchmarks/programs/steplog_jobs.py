@@ -33,7 +33,7 @@ def measure(work: Work) -> Measured:
         with watch.running():
             jobs = asyncio.run(run_jobs(workflow, store, work.jobs, work.at_once))
         refuse_what_is_not_in_the_log(store, jobs, work.steps)
-        return Measured(work.jobs * work.steps, watch.seconds, durability_of(store))
+        return Measured(work.jobs * work.steps, watch.seconds, durability_of(store), warm_up=2 * work.steps)
 
 
 async def run_jobs(workflow: Workflow[Any, Any], store: Store, jobs: int, at_once: int) -> list[JobHandle[Any]]:

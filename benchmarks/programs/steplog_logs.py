@@ -24,6 +24,7 @@ from steplog.projections.evolve import fold
 
 BATCH = 64
 LOG_STEPS = 2_000
+OPENINGS = 20
 _IDEMPOTENCY_KEY = "0" * 32
 
 
@@ -126,13 +127,11 @@ def long_job(store: Store, events: int) -> str:
 def opening(store: Store, work: Work) -> Measured:
     """Open a job that an engine has run, as a worker or the CLI does: its state and what came after that was stored."""
     job, watch = chain(work.steps).run(store=store), Stopwatch()
-    times = 20
     with watch.running():
-        for _ in range(times):
-            opened_at = load(store, job.job_id).position.version
-    if opened_at != job.version:
-        raise RuntimeError(f"opened at version {opened_at} (expected {job.version})")
-    return Measured(times, watch.seconds, durability_of(store), {"events": job.version})
+        versions = [load(store, job.job_id).position.version for _ in range(OPENINGS)]
+    if set(versions) != {job.version}:
+        raise RuntimeError(f"opened at versions {versions} (expected {job.version})")
+    return Measured(OPENINGS, watch.seconds, durability_of(store), {"events": job.version})
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ def opened(url: str) -> Iterator[Store]:
 def durability_of(store: Store) -> dict[str, str]:
     """Read on the store's own connection: settings of a session are seen by nobody else."""
     if isinstance(store, PostgresStore):
-        rows = store._connections.rows
-        return settings_of_postgres(lambda text: rows(text, [])[0][0])
+        with store._connections._ready_writer().cursor() as cursor:
+            return settings_of_postgres(lambda text: cursor.execute(text.encode()).fetchall()[0][0])
     assert isinstance(store, SQLiteStore)
     with store._connections.writing() as connection:
         return settings_of_sqlite(lambda text: connection.execute(text).fetchone()[0])
