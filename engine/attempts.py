@@ -43,6 +43,9 @@ from steplog.projections.state import State
 
 _PROGRESS_EVERY_S = 1.0
 
+ENDING_S_MAX = 1.0
+"""How long an async handler may take to clean up once it is cancelled."""
+
 logger = logging.getLogger("steplog.engine")
 
 
@@ -73,7 +76,7 @@ class Attempts:
             channel.cancelled = True
 
     async def close(self) -> None:
-        """Stop caring: async handlers are cancelled, threads are left to end by themselves."""
+        """Stop caring: async handlers are cancelled and given a moment, threads are left to end by themselves."""
         self.cancel()
         for supervisor in self._supervisors:
             supervisor.cancel()
@@ -92,9 +95,14 @@ class Attempts:
             if not running.done():
                 await self._time_out(of, running, timeout_s or 0.0)
         except asyncio.CancelledError:
-            _cancel(running)
+            if _cancel(running):
+                await asyncio.wait({running}, timeout=ENDING_S_MAX)
             raise
-        if not running.cancelled() and (outcome := running.result()) is not None:
+        finally:
+            self._post_outcome(running)
+
+    def _post_outcome(self, running: asyncio.Future[Fact | None]) -> None:
+        if running.done() and not running.cancelled() and (outcome := running.result()) is not None:
             self._inbox.post(outcome)
 
     async def _time_out(self, of: AttemptId, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
@@ -325,10 +333,9 @@ def _refuse_unrecordable(values: Fields, what: str) -> None:
     encode(values, path=what, bytes_max=PAYLOAD_BYTES_MAX - ENVELOPE_BYTES_MAX)
 
 
-def _cancel(running: asyncio.Future[Fact | None]) -> None:
-    """Cancel an async handler; a thread cannot be, and its future must tell when it ends."""
-    if isinstance(running, asyncio.Task):
-        running.cancel()
+def _cancel(running: asyncio.Future[Fact | None]) -> bool:
+    """Cancel an async handler, and whether it is one: a thread cannot be, and its future must tell when it ends."""
+    return isinstance(running, asyncio.Task) and running.cancel()
 
 
 def _is_being_cancelled() -> bool:

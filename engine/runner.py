@@ -131,6 +131,7 @@ class Runner:
                 self._store_state()
                 if self.state["status"] == "running" and not self._inbox.entries():
                     if self._handing_back_is_due():
+                        await self._attempts.close()
                         self._inbox.post(fact.Interrupted("handed back", self._claim.worker_id))
                     else:
                         await self._inbox.wait(self._patience_s())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from steplog import JobHandle, OwnershipLost, Settings, Workflow, open_store
+from steplog import JobHandle, OwnershipLost, Settings, Step, Workflow, open_store
 from steplog.engine.jobs import run_here
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import HeadQuery, Store
@@ -243,3 +243,31 @@ def test_a_signal_hands_every_job_back(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "log.db")
     assert [head.columns.status for head in store.heads(HeadQuery())] == ["queued", "queued"]
     store.close()
+
+
+def test_a_job_is_handed_back_only_when_its_cancelled_handlers_have_cleaned_up(store: Store) -> None:
+    wf = Workflow("cleans up")
+    told: list[str] = []
+
+    async def scenario() -> None:
+        reached = asyncio.Event()
+
+        @wf.sub_step
+        async def slow(step: Step) -> None:
+            reached.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0.05)
+                told.append(store.head(step.job_id).columns.status)
+
+        running = asyncio.create_task(wf.arun(store=store))
+        await reached.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(scenario())
+
+    (head,) = store.heads(HeadQuery())
+    assert (told, head.columns.status) == (["running"], "queued")
