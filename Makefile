@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 WHEEL := build/wheel
 POOLER := build/pgbouncer
 
-.PHONY: demo test test-all test-wheel check bench bench-quick format clean
+.PHONY: demo test test-all mutants test-wheel check bench bench-quick pgbouncer format clean
 
 demo: $(VENV)/.run
 	$(BIN)/steplog demo
