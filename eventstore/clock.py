@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -45,8 +46,13 @@ class SystemClock:
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def uuid7(unix_ms: int, random: bytes) -> uuid.UUID:
+    """A version 7 UUID of a time in milliseconds and ten random bytes."""
+    return uuid.UUID(int=_uuid7(unix_ms, random))
+
+
 def _uuid7(unix_ms: int, random: bytes) -> int:
-    """A version 7 UUID (RFC 9562) of a time in milliseconds and ten random bytes, as a number."""
+    """The same as a number, laid out as RFC 9562 says."""
     tail = int.from_bytes(random, "big")
     return (unix_ms & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | (tail >> 68) << 64 | 0b10 << 62 | tail & (1 << 62) - 1
 
