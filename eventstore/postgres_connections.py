@@ -175,6 +175,8 @@ class Connections:
                     raise translate(error, writing=True) from error
                 raise
             self._refuse_warning(connection)
+        if self._closed:
+            self._drop_unused_writer()
 
     def transaction(self, work: Callable[[Run], T], *, lock_timeout_s: float | None = None) -> T:
         """What `work` returns, in a short transaction that is committed and durable when this returns.
@@ -218,8 +220,7 @@ class Connections:
         self._closed = True
         if self._pid != os.getpid():
             return
-        with self._writer_lock:
-            self._drop_writer()
+        self._drop_unused_writer()
         self._drop_all()
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -264,6 +265,11 @@ class Connections:
             except StoreUnavailable as error:
                 raise OutcomeUnknown(f"whether it was stored by an earlier try is not known: {error}") from error
         return self._writer
+
+    def _drop_unused_writer(self) -> None:
+        if self._writer_lock.acquire(blocking=False):
+            self._drop_writer()
+            self._writer_lock.release()
 
     def _drop_writer(self) -> None:
         writer, self._writer = self._writer, None

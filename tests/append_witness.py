@@ -22,7 +22,7 @@ from steplog.eventstore.writer import Writer
 
 T = TypeVar("T")
 
-KNOWN_S_MAX = 60
+KNOWN_S_MAX = 30
 """An append whose outcome is not known after that long is a failure."""
 
 

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from append_witness import KNOWN_S_MAX, owned_jobs
 from group_commit_process import KillStatement, commit_group
-from message_proxy import MessageProxy, Point
+from message_proxy import MessageProxy, Point, Side
 from psycopg.conninfo import make_conninfo
 from witness_figures import Show
 from witness_process import Place
@@ -168,6 +168,10 @@ def test_a_group_on_sqlite_killed_at_any_statement_is_whole_or_not_there(
 # --- PostgreSQL ------------------------------------------------------------------------------------------------------
 
 
+_MESSAGES: dict[Side, int] = {"client": 5, "server": 6}
+"""Of one append: Parse, Bind, Describe, Execute, Sync; and their answers."""
+
+
 @contextmanager
 def killing(proxy: MessageProxy, point: Point) -> Iterator[Callable[[int], None]]:
     """What kills the process it is told of when that message passes."""
@@ -176,10 +180,10 @@ def killing(proxy: MessageProxy, point: Point) -> Iterator[Callable[[int], None]
 
 
 def points(every: int) -> Sequence[Point]:
-    """All messages of one append: Parse, Bind, Describe, Execute, Sync; their answers."""
+    """Before and after each message, or some of them."""
     found = [
         Point(side, number, when)
-        for side, messages in (("client", 5), ("server", 6))
+        for side, messages in _MESSAGES.items()
         for number in range(1, messages + 1)
         for when in ("before", "after")
     ]
