@@ -27,11 +27,12 @@ ACTIONS: tuple[Action, ...] = ("cut", "reset", "half-close", "black hole", "dela
 
 @dataclass(frozen=True)
 class Point:
-    """Before or after the message with that number, from 1, that this side sends."""
+    """Before or after the message with that number, from 1, that this side sends, of that kind if one is given."""
 
     side: Side
     number: int
     when: Literal["before", "after"]
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,10 @@ class MessageProxy:
         """Whether something happens before or after this message."""
         with self._lock:
             self.seen.append(Message(side, kind))
-            point, number = self._point, sum(message.side == side for message in self.seen)
-            if point is None or (point.side, point.number) != (side, number):
+            point = self._point
+            if point is None or point.side != side or point.kind not in (None, kind):
+                return None
+            if point.number != sum(seen.side == side and point.kind in (None, seen.kind) for seen in self.seen):
                 return None
             self._point = None
             return point.when

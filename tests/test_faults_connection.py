@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
-from append_witness import KNOWN_S_MAX, OwnedJob, Witness, WitnessedStore, append_one, owned_jobs
+from append_witness import KNOWN_S_MAX, OwnedJob, Witness, WitnessedStore, append_one, owned_jobs, steady_load
 from log_builder import LogBuilder
-from message_proxy import Action, MessageProxy, Point
+from message_proxy import Action, MessageProxy, Point, Side
 from witness_figures import Show
 
 from steplog.eventstore.clock import SystemClock
@@ -19,6 +19,7 @@ from steplog.eventstore.writer import Writer
 
 SILENCE_S_MAX = 0.5
 BREAKS: list[Action] = ["cut", "reset", "half-close"]
+_COMMIT: dict[Side, str] = {"client": "S", "server": "C"}
 
 
 @pytest.fixture
@@ -158,3 +159,26 @@ def test_a_job_whose_creation_is_broken_at_any_message_is_created_once(
                     break
             assert len(list(postgres_store.read(job.job_id))) == 1
     assert unknown
+
+
+@pytest.mark.parametrize("cuts", [24, pytest.param(500, marks=pytest.mark.heavy)])
+def test_many_writers_whose_connections_are_cut_around_their_commits_lose_and_double_nothing(
+    postgres_store: PostgresStore, postgres_schema: str, proxy: MessageProxy, cuts: int, show: Show
+) -> None:
+    """The server commits when it reads Sync, and says so with CommandComplete. Mutants: as above."""
+    around = [Point(side, 1, when, kind) for side, kind in _COMMIT.items() for when in ("before", "after")]
+    witness, jobs = Witness(), owned_jobs(postgres_store, 8)
+    stores = [far_store(proxy, postgres_schema) for _ in jobs]
+    with ExitStack() as stack:
+        for store in stores:
+            stack.callback(store.close)
+        stack.enter_context(steady_load(stores, jobs, witness))
+        for number in range(cuts):
+            witness.await_acknowledged(len(jobs))
+            proxy.arm(around[number % len(around)], BREAKS[number % len(BREAKS)])
+            assert proxy.struck.wait(KNOWN_S_MAX)
+        witness.await_acknowledged(len(jobs))
+    figures = witness.figures(postgres_store, jobs)
+    show(f"{cuts} connections of 8 writers broken around COMMIT", figures)
+    assert (figures.lost, figures.doubled) == (0, 0)
+    assert cuts // 2 <= figures.unknown <= cuts
