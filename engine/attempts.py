@@ -80,7 +80,8 @@ class Attempts:
         self.cancel()
         for supervisor in self._supervisors:
             supervisor.cancel()
-        await asyncio.gather(*self._supervisors, return_exceptions=True)
+        if self._supervisors:
+            await asyncio.wait(self._supervisors, timeout=2 * ENDING_S_MAX)
 
     async def _supervise(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
         try:
@@ -89,7 +90,12 @@ class Attempts:
             self._inbox.post(fact.Failed(of, error_data(error, self._retry(of).allows(error)), 0.0, random.random()))
 
     async def _watch(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
-        running = self._call(of, state)
+        call = self._call(of, state)
+        if timeout_s is None and call.sub_step.bindings.is_async:  # nothing to wait for beside it: no task of its own
+            if (outcome := await call.run_async()) is not None:
+                self._inbox.post(outcome)
+            return
+        running = call.running()
         try:
             await asyncio.wait({running}, timeout=timeout_s)
             if not running.done():
@@ -126,14 +132,10 @@ class Attempts:
         retry: Retry = self._definition.sub_steps[of.key].options.retry
         return retry
 
-    def _call(self, of: AttemptId, state: State) -> asyncio.Future[Fact | None]:
-        sub_step = self._definition.sub_steps[of.key]
+    def _call(self, of: AttemptId, state: State) -> _Call:
         channel = _Channel(of, self._inbox)
         self._channels[of.key] = channel
-        call = _Call(of, sub_step, state, self._definition, self._input, channel)
-        if sub_step.bindings.is_async:
-            return asyncio.create_task(call.run_async())
-        return _in_thread(call.run_plain, name=f"steplog-{of.key}")
+        return _Call(of, self._definition.sub_steps[of.key], state, self._definition, self._input, channel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,12 @@ class _Call:
     definition: AnyDefinition
     input: Any
     channel: _Channel
+
+    def running(self) -> asyncio.Future[Fact | None]:
+        """The call under way: a task, or a thread."""
+        if self.sub_step.bindings.is_async:
+            return asyncio.create_task(self.run_async())
+        return _in_thread(self.run_plain, name=f"steplog-{self.of.key}")
 
     async def run_async(self) -> Fact | None:
         started, own = time.monotonic(), _OwnError()
