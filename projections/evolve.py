@@ -21,11 +21,16 @@ _WIDE = frozenset({"JobResumed", "SubStepReset", "SubStepInherited", "PlanAdopte
 
 
 def fold(events: Iterable[Event], state: State | None = None) -> State:
-    """The state after `events`, from the beginning or from a state that stood before them.
+    """The state after `events`, from the beginning or from a state that stood before them and stays as it was.
 
     Raises DamagedLog or UnknownEvent by job and version, JobNotFound where there is neither event nor state.
     """
-    folded = copy.deepcopy(state)
+    if state is not None:
+        evolution = Evolution(state)
+        for event in events:
+            evolution.apply(event)
+        return evolution.state
+    folded: State | None = None
     for event in events:
         folded = _apply(folded, event)
     if folded is None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from steplog import Context, DefinitionError, Retry, Step, Workflow, result, use
+from steplog.eventstore.store import Store
 
 
 class Needy(Context):
@@ -134,3 +135,13 @@ def test_a_handler_stays_callable_in_a_unit_test() -> None:
 )
 def test_durations_are_seconds_or_a_number_with_its_unit(given: str | float, seconds: float) -> None:
     assert Retry(wait=given).plan()["wait_s"] == seconds
+
+
+def test_a_sub_step_declared_after_a_run_is_in_the_next_jobs_plan(store: Store) -> None:
+    wf = Workflow("grows")
+    wf.sub_step(name="first")(lambda: 1)
+    before = wf.run(store=store)
+    wf.sub_step(name="second")(lambda: 2)
+    after = wf.run(store=store)
+
+    assert (before.snapshot["progress"]["total"], after.snapshot["progress"]["total"]) == (1, 2)

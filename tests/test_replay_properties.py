@@ -33,7 +33,9 @@ def test_a_stored_state_and_the_tail_after_it_fold_to_what_the_whole_log_folds_t
 
     for cut in range(1, len(log.events)):
         stored = as_state(decode(canonical(fold(log.events[:cut]))))
+        before = canonical(stored)
         assert canonical(fold(log.events[cut:], stored)) == whole
+        assert canonical(stored) == before, f"folding on from version {cut} changed the state it began with"
 
 
 @given(simulated_logs())
