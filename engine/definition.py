@@ -16,7 +16,7 @@ from steplog.engine.policies import Duration, Retry, Skip, retry_of, seconds_of
 from steplog.engine.step import Job, NoInput, Step
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import PayloadRefused
-from steplog.projections.plan import Key, OnInterrupt, key_of
+from steplog.projections.plan import Key, OnInterrupt, Plan, key_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,6 +77,8 @@ class Options:
         on_interrupt: OnInterrupt = "retry",
     ) -> None:
         self.name = name
+        if isinstance(after, Produces):
+            raise DefinitionError(f"after= takes a list: after=[{after.name}]")
         self.after = tuple(after)
         self.when = when
         self.optional = optional
@@ -176,6 +178,7 @@ class Phase(Declares[I, C]):
             self.workflow.check_edge(sub_step, edge)
         self.sub_steps[name] = sub_step
         self.workflow.sub_steps[sub_step.key] = sub_step
+        self.workflow.plan = None
         return sub_step
 
 
@@ -190,6 +193,8 @@ class Definition(Declares[I, C]):
         _check_context(context_type, name)
         self.phases: dict[str, Phase[I, C]] = {}
         self.sub_steps: dict[Key, AnySubStep] = {}
+        self.plan: Plan | None = None
+        """What `plan_of` has made of it, until more is declared."""
 
     def phase(self, name: str, *, description: str | None = None, parallel: int | None = None) -> Phase[I, C]:
         """Declare the next phase; `parallel` bounds how many of its sub-steps run at once."""
@@ -201,6 +206,7 @@ class Definition(Declares[I, C]):
             raise DefinitionError(f"phase {name}: parallel={parallel} would never run anything")
         phase = Phase(self, name, description, parallel)
         self.phases[name] = phase
+        self.plan = None
         return phase
 
     def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from steplog.engine.definition import AnyDefinition, AnySubStep, Phase
+from steplog.engine.errors import DefinitionError
 from steplog.projections.plan import PhasePlan, Plan, Shape, SubStepPlan
 
 
 def plan_of(definition: AnyDefinition) -> Plan:
-    """The definition's shape as data, as the job's first event records it. Not to be changed: all its jobs share it."""
-    declared = (len(definition.phases), len(definition.sub_steps))
-    known = _plans.get(definition)
-    if known is None or known[0] != declared:
-        known = declared, Plan(phases=[_phase_plan(phase) for phase in definition.phases.values()])
-        _plans[definition] = known
-    return known[1]
+    """The definition's shape as data, as the job's first event records it. Not to be changed: all its jobs share it.
 
-
-_plans: WeakKeyDictionary[AnyDefinition, tuple[tuple[int, int], Plan]] = WeakKeyDictionary()
-"""With how many phases and sub-steps were declared then: declaring only ever adds."""
+    Raises DefinitionError where there is nothing to run: a decorator was forgotten.
+    """
+    if definition.plan is None:
+        for phase in definition.phases.values():
+            if not phase.sub_steps:
+                raise DefinitionError(f"phase {phase.name} of {definition.name} declares no sub-step")
+        if not definition.phases:
+            raise DefinitionError(f"workflow {definition.name} declares no sub-step")
+        definition.plan = Plan(phases=[_phase_plan(phase) for phase in definition.phases.values()])
+    return definition.plan
 
 
 def differences(recorded: Plan, current: Plan) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from steplog import Context, DefinitionError, Retry, Step, Workflow, result, use
 from steplog.eventstore.store import Store
+from steplog.testing.memory import MemoryStore
 
 
 class Needy(Context):
@@ -53,6 +54,16 @@ def edge_from_a_string(wf: Workflow[Any, Any]) -> None:
     wf.sub_step(after=edges)(lambda: None)
 
 
+def edge_without_a_list(wf: Workflow[Any, Any]) -> None:
+    first: Any = wf.sub_step(name="first")(lambda: 1)
+    wf.sub_step(name="second", after=first)(lambda: None)
+
+
+def phase_without_sub_steps(wf: Workflow[Any, Any]) -> None:
+    wf.phase("empty")
+    wf.run(store=MemoryStore())
+
+
 def async_resource_for_a_plain_handler(wf: Workflow[Any, Any]) -> None:
     def handler(number: int = use(asynchronous)) -> int:
         return number
@@ -89,6 +100,9 @@ REFUSED: dict[str, tuple[Callable[[Workflow[Any, Any]], Any], str]] = {
     "an edge from another workflow": (edge_from_elsewhere, "of another workflow"),
     "an edge from a later phase": (edge_from_a_later_phase, "of a later phase"),
     "an edge that is no sub-step": (edge_from_a_string, "after= takes sub-steps"),
+    "an edge that is no list": (edge_without_a_list, r"after=\[first\]"),
+    "a phase without sub-steps": (phase_without_sub_steps, "phase empty of refused declares no sub-step"),
+    "a workflow without sub-steps": (lambda wf: wf.run(store=MemoryStore()), "workflow refused declares no sub-step"),
     "an async resource for a plain handler": (async_resource_for_a_plain_handler, "only an async handler"),
     "a type that is local to a function": (local_model, "at module level"),
     "a slash in a phase's name": (lambda wf: wf.phase("a/b"), "no slash"),
