@@ -7,6 +7,7 @@ between.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -209,6 +210,7 @@ class Connections:
         self._check_usable()
         try:
             with self._open() as connection, connection.transaction(force_rollback=not keep):
+                connection.answer_s_max = math.inf
                 made = work(connection)
         except psycopg.Error as error:
             raise translate(error, writing=True) from error

@@ -9,9 +9,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from steplog.eventstore.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
@@ -53,7 +54,8 @@ class Writer:
         self._unanswered: dict[Future[Answer], int] = {}
         """Everything promised and not answered yet, with its bytes."""
         self._bytes = 0
-        self._room = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._callers_waiting = 0
         self._closing = threading.Event()
         self._away = False
@@ -69,18 +71,24 @@ class Writer:
 
         Where too much waits already, this waits for room: nothing is ever dropped.
         """
-        size = _size(item)
-        with self._room:
-            self._callers_waiting += 1
-            self._room.wait_for(lambda: self._closing.is_set() or self._has_room(size))
-            self._callers_waiting -= 1
-            return self._queue_up(item, size)
+        while (promised := self.offer(item)) is None:
+            self._await_room(_size(item))
+        return promised
 
     def offer(self, item: Append) -> Future[Answer] | None:
         """The same without waiting: None where there is no room."""
         size = _size(item)
-        with self._room:
-            return self._queue_up(item, size) if self._has_room(size) else None
+        promised: Future[Answer] = Future()
+        promised.set_running_or_notify_cancel()
+        with self._lock:
+            if self._closing.is_set():
+                raise StoreUnavailable("the writer is closed")
+            if not self._has_room(size):
+                return None
+            self._unanswered[promised] = size
+            self._bytes += size
+            self._queue.put(_Queued(item, promised, size))
+        return promised
 
     def close(self) -> None:
         """Write what is queued, then end the threads. What a store that is away does not take raises StoreUnavailable.
@@ -96,19 +104,15 @@ class Writer:
             thread.join(max(0.0, give_up_at - time.monotonic()))
         self._fail(list(self._unanswered), OutcomeUnknown("the store did not answer before the writer was closed"))
 
+    def _await_room(self, size: int) -> None:
+        with self._room:
+            self._callers_waiting += 1
+            self._room.wait_for(lambda: self._closing.is_set() or self._has_room(size))
+            self._callers_waiting -= 1
+
     def _has_room(self, size: int) -> bool:
         waiting = len(self._unanswered)
         return not waiting or (waiting < self._waiting_max and self._bytes + size <= self._waiting_bytes_max)
-
-    def _queue_up(self, item: Append, size: int) -> Future[Answer]:
-        if self._closing.is_set():
-            raise StoreUnavailable("the writer is closed")
-        promised: Future[Answer] = Future()
-        promised.set_running_or_notify_cancel()
-        self._unanswered[promised] = size
-        self._bytes += size
-        self._queue.put(_Queued(item, promised, size))
-        return promised
 
     # --- batches -----------------------------------------------------------------------------------------------------
 
@@ -120,32 +124,34 @@ class Writer:
 
     def _next_batch(self) -> list[_Queued]:
         """What has arrived by now, one append a job; waits for the first. Empty once the writer is closed."""
-        candidates, self._kept_back = self._kept_back, []
         batch: list[_Queued] = []
         jobs: set[str] = set()
         size = 0
-        while len(batch) < BATCH_MAX and size < BATCH_BYTES_MAX:
-            queued = candidates.pop(0) if candidates else self._arrived(wait=not batch)
-            if queued is None:
-                break
+        candidates = iter(self._kept_back)
+        self._kept_back = []
+        for queued in chain(candidates, self._arriving(batch)):
             if queued.item.job_id in jobs:
                 self._kept_back.append(queued)
                 continue
             batch.append(queued)
             jobs.add(queued.item.job_id)
             size += queued.size
+            if len(batch) >= BATCH_MAX or size >= BATCH_BYTES_MAX:
+                break
         self._kept_back += candidates
         return batch
 
-    def _arrived(self, *, wait: bool) -> _Queued | None:
-        if self._ended:
-            return None
-        try:
-            queued = self._queue.get(block=wait)
-        except queue.Empty:
-            return None
-        self._ended = queued is None
-        return queued
+    def _arriving(self, batch: list[_Queued]) -> Iterator[_Queued]:
+        """What is in the queue; waits while the batch is empty."""
+        while not self._ended:
+            try:
+                queued = self._queue.get(block=not batch)
+            except queue.Empty:
+                return
+            if queued is None:
+                self._ended = True
+            else:
+                yield queued
 
     def _write(self, batch: list[_Queued]) -> None:
         items = [queued.item for queued in batch]
@@ -220,28 +226,29 @@ class Writer:
         raise StoreUnavailable("the store is away and the writer is closed")
 
     def _answer(self, answers: list[tuple[Future[Answer], Answer]]) -> None:
-        mine = self._take([promised for promised, _ in answers])
-        for promised, answer in answers:
-            if promised in mine:
-                promised.set_result(answer)
+        for promised, answer in self._take(answers):
+            promised.set_result(answer)
 
     def _fail(self, promises: list[Future[Answer]], error: Exception) -> None:
-        for promised in self._take(promises):
-            promised.set_exception(error)
+        for promised, reason in self._take([(promised, error) for promised in promises]):
+            promised.set_exception(reason)
 
-    def _take(self, promises: Iterable[Future[Answer]]) -> set[Future[Answer]]:
+    def _take(self, outcomes: list[tuple[Future[Answer], T]]) -> list[tuple[Future[Answer], T]]:
         """Those that nobody else answers: `close` gives up on a store that may still answer later."""
-        mine: set[Future[Answer]] = set()
-        with self._room:
-            for promised in promises:
-                size = self._unanswered.pop(promised, None)
+        mine: list[tuple[Future[Answer], T]] = []
+        with self._lock:
+            for outcome in outcomes:
+                size = self._unanswered.pop(outcome[0], None)
                 if size is not None:
                     self._bytes -= size
-                    mine.add(promised)
+                    mine.append(outcome)
             if self._callers_waiting:
                 self._room.notify_all()
         return mine
 
 
 def _size(item: Append) -> int:
-    return sum(len(event.payload) for event in item.events)
+    size = 0
+    for event in item.events:
+        size += len(event.payload)
+    return size
