@@ -21,7 +21,7 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
     report_multiple_bugs=False,
 )
-settings.register_profile("nightly", settings.get_profile("dev"), max_examples=5_000)
+settings.register_profile("nightly", settings.get_profile("dev"), max_examples=4_000)
 
 
 def pytest_configure(config: pytest.Config) -> None:

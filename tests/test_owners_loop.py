@@ -21,7 +21,7 @@ from steplog.eventstore.store import Answer, Append, Code, Head, HeadQuery, Prop
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
 
-DONE_S_MAX = 20
+DONE_S_MAX = 10
 
 Meddle = Callable[[Append, Callable[[], list[Answer]]], list[Answer]]
 """What answers an owner's append; calling what it is given is how the append gets into the real store."""

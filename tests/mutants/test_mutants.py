@@ -15,15 +15,21 @@ OUTPUT_CHARS_MAX = 3000
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory, postgres_dsn: str) -> MutatedTree:
-    """A copy in which everything that is to catch a mutant passes, as long as there is none."""
+def tree(tmp_path_factory: pytest.TempPathFactory, postgres_dsn: str, request: pytest.FixtureRequest) -> MutatedTree:
+    """A copy in which everything that is to catch a chosen mutant passes, as long as there is none."""
     copy = MutatedTree(tmp_path_factory.mktemp("mutants"), postgres_dsn)
     assert copy.imported_from() == copy.root
-    tests = sorted({test for mutant in MUTANTS for test in mutant.caught_by})
+    tests = sorted({test for mutant in chosen(request.session) for test in mutant.caught_by})
     unmutated = copy.run(tests, BASELINE_S_MAX)
     if unmutated.exit_code != 0:
         pytest.fail(f"{unmutated.caught_by} fails without any mutant: {unmutated.why}", pytrace=False)
     return copy
+
+
+def chosen(session: pytest.Session) -> list[Mutant]:
+    """The mutants that this session tries."""
+    trials = {f"{test_a_mutant_is_caught.__name__}[{mutant.name}]": mutant for mutant in MUTANTS}
+    return [trials[item.name] for item in session.items if item.name in trials]
 
 
 def test_no_two_mutants_are_the_same() -> None:
