@@ -118,7 +118,8 @@ class PostgresStore:
 
         def locked(run: Run) -> Answer:
             tables.lock_head(run, item.job_id)
-            return _answers([item], run(_APPEND, batch_documents([item])))[0]
+            ((code, version),) = run(_APPEND_ONE, item_documents(item))
+            return Answer(item.job_id, Code(code), version)
 
         try:
             return self._connections.transaction_once(locked)

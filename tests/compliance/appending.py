@@ -171,6 +171,16 @@ class AppendingCompliance(LogCase):
         (answer,) = self.store.append([item])
         assert (answer.job_id, answer.code, answer.version) == (item.job_id, Code.MISSING, 0)
 
+    # --- alone -------------------------------------------------------------------------------------------------------
+
+    def test_append_that_waits_for_the_head_is_answered_as_one_that_does_not(self) -> None:
+        batch, expected = self._one_of_each_outcome()
+        for _ in ("first", "again"):
+            answers = [self.store.append_waiting(item) for item in batch]
+            assert [answer.job_id for answer in answers] == [item.job_id for item in batch]
+            assert {answer.job_id: answer.code for answer in answers} == expected
+        assert answers == self.store.append(batch)
+
     # --- batches -----------------------------------------------------------------------------------------------------
 
     def test_batch_is_answered_in_its_order_and_bad_members_hurt_nobody(self) -> None:
