@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, Generic, Protocol, overload
 
@@ -116,11 +117,12 @@ class Decorator(Generic[I, C]):
         return self._declare(handler, self._options)
 
 
-class Declares(Generic[I, C]):
+class Declares(ABC, Generic[I, C]):
     """Where sub-steps are declared: a phase, or a workflow's one unnamed phase."""
 
+    @abstractmethod
     def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:
-        raise NotImplementedError
+        """Take a handler in under its name."""
 
     @overload
     def sub_step(
