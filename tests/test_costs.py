@@ -104,6 +104,7 @@ def flushes(observer: psycopg.Connection[Any]) -> int:
     return now
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(shutil.which("strace") is None, reason="counting fsyncs needs strace")
 def test_a_step_on_sqlite_costs_one_fsync(tmp_path: Path) -> None:
     counts = tmp_path / "counts"

@@ -20,6 +20,9 @@ from steplog.eventstore.postgres import PostgresStore
 from steplog.eventstore.store import HeadQuery
 from steplog.eventstore.writer import Writer
 
+pytestmark = pytest.mark.heavy
+"""pgbouncer is not on every machine: `make test-all` fetches it."""
+
 WRITERS = 8
 POOL = 3
 
@@ -39,7 +42,7 @@ def through(pgbouncer: Path, postgres_dsn: str) -> Iterator[str]:
         yield dsn
 
 
-@pytest.mark.parametrize("appends", [480, pytest.param(50_000, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("appends", [480, 50_000])
 def test_appends_of_many_writers_through_a_few_connections_are_stored_once(
     through: str, postgres_store: PostgresStore, postgres_schema: str, appends: int, show: Show
 ) -> None:

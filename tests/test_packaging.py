@@ -44,7 +44,7 @@ def test_the_root_holds_no_stray_module() -> None:
 
 def test_both_type_checkers_are_pointed_at_every_package() -> None:
     wanted = {f"typings/steplog/{package.split('.')[1]}" for package in package_folders() if "." in package}
-    wanted |= {"typings/steplog/*.py", "tests"}
+    wanted |= {"typings/steplog/*.py", "tests", "benchmarks"}
     assert set(PROJECT["tool"]["mypy"]["files"]) == wanted
     assert set(PROJECT["tool"]["pyright"]["include"]) == wanted
 

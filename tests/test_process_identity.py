@@ -98,6 +98,7 @@ def test_a_process_of_another_place_is_not_certainly_dead(child: Child, living: 
     assert not certainly_dead(replace(living, **moved))
 
 
+@pytest.mark.heavy
 def test_a_process_in_another_pid_namespace_is_not_certainly_dead() -> None:
     isolated = Child("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
     try:
@@ -110,6 +111,7 @@ def test_a_process_in_another_pid_namespace_is_not_certainly_dead() -> None:
         isolated.end()
 
 
+@pytest.mark.heavy
 def test_a_proc_that_shows_another_namespace_gives_no_identity() -> None:
     isolated = Child("unshare", "--user", "--map-root-user", "--pid", "--fork")
     try:
