@@ -6,30 +6,23 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
-from steplog.engine.decider import decide
+from steplog.engine.claiming import claim_job
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import DataMismatch, PlanMismatch
-from steplog.engine.facts import Interrupted, Situation
 from steplog.engine.fit import misfits
-from steplog.engine.history import Loaded, load, position_of
+from steplog.engine.history import load
 from steplog.engine.plan import differences, plan_of
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
-from steplog.eventstore.chain import end_of, seal
 from steplog.eventstore.clock import Clock, SystemClock, seconds_between
-from steplog.eventstore.errors import StoreError, WorkerDead, WrongState
-from steplog.eventstore.events import Event, EventData, JobClaimed, JobResumed
+from steplog.eventstore.errors import StoreError, WorkerDead
 from steplog.eventstore.process_identity import own_identity
-from steplog.eventstore.store import Claim, Head, Proposal, Store
+from steplog.eventstore.store import Claim, Store
 from steplog.eventstore.writer import Writer
-from steplog.projections.evolve import Evolution, fold
-from steplog.projections.head import head_of
-from steplog.projections.plan import Shape
-from steplog.projections.state import ENDED, STOPPED, State
+from steplog.projections.state import State
 
 logger = logging.getLogger("steplog.engine")
 
@@ -81,41 +74,12 @@ class Worker:
         """
         loaded = load(self.store, job_id)
         _refuse_other_code(loaded.state, definition)
-        outcome: list[Loaded] = []
-
-        def rule(head: Head, tail: Sequence[Event], claim: Claim) -> Proposal:
-            before = fold(tail, loaded.state)
-            position = position_of(tail[-1]) if tail else loaded.position
-            data, state = self._taking_over(before, claim, resume_by)
-            events = seal(job_id, position, data, state["recorded_at"], self.clock)
-            outcome[:] = [Loaded(state, end_of(events, position), loaded.stored_at)]
-            return Proposal(events, head_of(state))
-
-        claim = self.store.claim(job_id, self.worker_id, loaded.position, rule)
-        return Owned(outcome[0], claim, definition)
+        claimed, claim = claim_job(self.store, self.clock, self.worker_id, loaded, resume_by=resume_by)
+        return Owned(claimed, claim, definition)
 
     def first_claim(self) -> Claim:
         """The claim of a job that this worker is about to create for itself."""
         return Claim(self.worker_id, 1, self.clock.new_id())
-
-    def _taking_over(self, state: State, claim: Claim, resume_by: str | None) -> tuple[list[EventData], State]:
-        if state["status"] in ENDED or (state["status"] in STOPPED and resume_by is None):
-            raise WrongState(state["job_id"], state["status"], "run it", allowed_actions(state))
-        former = state["worker_id"]
-        at = max(self.clock.now(), state["recorded_at"])
-        data: list[EventData] = []
-        if resume_by is not None and state["status"] in STOPPED:
-            data.append(JobResumed(by=resume_by))
-        reason = _reason(state, resumed=bool(data))
-        data.append(JobClaimed(worker_id=self.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason=reason))
-        evolution = Evolution(state)
-        for event in data:
-            evolution.foresee(event, at)
-        if former is None:
-            return data, evolution.state
-        quiet = Situation(stopping=True)
-        decision = decide(evolution.state, Shape.of(state["plan"]), [Interrupted("owner died", former)], at, quiet)
-        return [*data, *decision.events], decision.state
 
     # --- run ---------------------------------------------------------------------------------------------------------
 
@@ -183,16 +147,3 @@ def _refuse_other_code(state: State, definition: AnyDefinition) -> None:
         raise PlanMismatch(state["job_id"], found)
     if found := misfits(state, definition):
         raise DataMismatch(state["job_id"], found)
-
-
-def _reason(state: State, *, resumed: bool) -> Literal["first", "takeover", "wake", "resume"]:
-    if resumed:
-        return "resume"
-    if state["worker_id"] is not None:
-        return "takeover"
-    return "wake" if state["epoch"] else "first"
-
-
-def allowed_actions(state: State) -> list[str]:
-    """What a person can do with the job as it is."""
-    return ["resume"] if state["status"] in STOPPED else []

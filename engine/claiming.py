@@ -1,0 +1,74 @@
+"""Becoming a job's owner: one append that claims it and records what its former owner left unsettled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from steplog.engine.decider import decide
+from steplog.engine.facts import Interrupted, Situation
+from steplog.engine.history import Loaded, position_of
+from steplog.eventstore.chain import end_of, seal
+from steplog.eventstore.clock import Clock
+from steplog.eventstore.errors import WrongState
+from steplog.eventstore.events import Event, EventData, JobClaimed, JobResumed
+from steplog.eventstore.store import Claim, Head, Proposal, Store
+from steplog.projections.evolve import Evolution, fold
+from steplog.projections.head import head_of
+from steplog.projections.plan import Shape
+from steplog.projections.state import ENDED, STOPPED, State
+
+
+def claim_job(
+    store: Store, clock: Clock, worker_id: str, loaded: Loaded, *, resume_by: str | None = None
+) -> tuple[Loaded, Claim]:
+    """The job as it is under the new claim; attempts that were in flight are interrupted.
+
+    A job that waits for a person is claimed only with `resume_by`, which says who resumes it. Raises JobNotFound,
+    JobOwned while its owner lives, WorkerDead, WrongState, LogError.
+    """
+    job_id = loaded.state["job_id"]
+    outcome: list[Loaded] = []
+
+    def rule(head: Head, tail: Sequence[Event], claim: Claim) -> Proposal:
+        before = fold(tail, loaded.state)
+        position = position_of(tail[-1]) if tail else loaded.position
+        data, state = _taking_over(before, claim, max(clock.now(), before["recorded_at"]), resume_by)
+        events = seal(job_id, position, data, state["recorded_at"], clock)
+        outcome[:] = [Loaded(state, end_of(events, position), loaded.stored_at)]
+        return Proposal(events, head_of(state))
+
+    claim = store.claim(job_id, worker_id, loaded.position, rule)
+    return outcome[0], claim
+
+
+def _taking_over(state: State, claim: Claim, at: str, resume_by: str | None) -> tuple[list[EventData], State]:
+    if state["status"] in ENDED or (state["status"] in STOPPED and resume_by is None):
+        raise WrongState(state["job_id"], state["status"], "run it", _allowed_actions(state))
+    former = state["worker_id"]
+    data: list[EventData] = []
+    if resume_by is not None and state["status"] in STOPPED:
+        data.append(JobResumed(by=resume_by))
+    reason = _reason(state, resumed=bool(data))
+    data.append(JobClaimed(worker_id=claim.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason=reason))
+    evolution = Evolution(state)
+    for event in data:
+        evolution.foresee(event, at)
+    if former is None:
+        return data, evolution.state
+    quiet = Situation(stopping=True)
+    decision = decide(evolution.state, Shape.of(state["plan"]), [Interrupted("owner died", former)], at, quiet)
+    return [*data, *decision.events], decision.state
+
+
+def _reason(state: State, *, resumed: bool) -> Literal["first", "takeover", "wake", "resume"]:
+    if resumed:
+        return "resume"
+    if state["worker_id"] is not None:
+        return "takeover"
+    return "wake" if state["epoch"] else "first"
+
+
+def _allowed_actions(state: State) -> list[str]:
+    """What a person can do with the job as it is."""
+    return ["resume"] if state["status"] in STOPPED else []
