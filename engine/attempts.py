@@ -58,7 +58,7 @@ class Attempts:
         self._input = input
         self._grace_s = grace_s
         self._supervisors: set[asyncio.Task[None]] = set()
-        self._channels: dict[Key, _Channel] = {}
+        self._channels: set[_Channel] = set()
         self.occupied: set[Key] = set()
         """Sub-steps whose attempt was timed out and whose handler is still running."""
         self.stuck: set[Key] = set()
@@ -72,7 +72,7 @@ class Attempts:
 
     def cancel(self) -> None:
         """Ask every running handler to stop."""
-        for channel in self._channels.values():
+        for channel in self._channels:
             channel.cancelled = True
 
     async def close(self) -> None:
@@ -84,13 +84,16 @@ class Attempts:
             await asyncio.wait(self._supervisors, timeout=2 * ENDING_S_MAX)
 
     async def _supervise(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
+        channel = _Channel(of, self._inbox)
+        self._channels.add(channel)
         try:
-            await self._watch(of, state, timeout_s)
+            await self._watch(self._call(of, state, channel), timeout_s)
         except Exception as error:  # no thread to run in, an exception nobody can look at
             self._inbox.post(fact.Failed(of, error_data(error, self._retry(of).allows(error)), 0.0, random.random()))
+        finally:
+            self._channels.discard(channel)
 
-    async def _watch(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
-        call = self._call(of, state)
+    async def _watch(self, call: _Call, timeout_s: float | None) -> None:
         if timeout_s is None and call.sub_step.bindings.is_async:  # nothing to wait for beside it: no task of its own
             if (outcome := await call.run_async()) is not None:
                 self._inbox.post(outcome)
@@ -99,7 +102,7 @@ class Attempts:
         try:
             await asyncio.wait({running}, timeout=timeout_s)
             if not running.done():
-                await self._time_out(of, running, timeout_s or 0.0)
+                await self._time_out(call, running, timeout_s or 0.0)
         except asyncio.CancelledError:
             if _cancel(running):
                 await asyncio.wait({running}, timeout=ENDING_S_MAX)
@@ -111,13 +114,14 @@ class Attempts:
         if running.done() and not running.cancelled() and (outcome := running.result()) is not None:
             self._inbox.post(outcome)
 
-    async def _time_out(self, of: AttemptId, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
+    async def _time_out(self, call: _Call, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
         """Record the timeout, then wait for the handler: a thread cannot be killed."""
+        of = call.of
         timeout = HandlerTimeout(timeout_s)
         retryable = self._retry(of).allows(timeout)
         self.occupied.add(of.key)
         self._inbox.post(fact.Failed(of, error_data(timeout, retryable), timeout_s, random.random()))
-        self._channels[of.key].end()
+        call.channel.end()
         _cancel(running)
         await asyncio.wait({running}, timeout=self._grace_s)
         if not running.done():
@@ -132,9 +136,7 @@ class Attempts:
         retry: Retry = self._definition.sub_steps[of.key].options.retry
         return retry
 
-    def _call(self, of: AttemptId, state: State) -> _Call:
-        channel = _Channel(of, self._inbox)
-        self._channels[of.key] = channel
+    def _call(self, of: AttemptId, state: State, channel: _Channel) -> _Call:
         return _Call(of, self._definition.sub_steps[of.key], state, self._definition, self._input, channel)
 
 
