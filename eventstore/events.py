@@ -98,6 +98,7 @@ class JobForked(EventData):
     from_version: Version
     parent_hash: str
     inherited: Annotated[int, Field(ge=0)]
+    key: str | None = None
     by: By
     reason: str | None = None
 
@@ -114,7 +115,7 @@ class SubStepInherited(EventData):
     error: JsonObject | None = None
     reason: str | None = None
     idempotency_key: str | None = None
-    context_written: list[str] = []
+    context_written: JsonObject = {}
     started_at: str | None = None
     completed_at: str | None = None
     from_event: Version
@@ -173,7 +174,7 @@ class JobCancelled(EventData):
 
 
 class JobReopened(EventData):
-    """An ended job was opened again by a reset."""
+    """An ended or failed job was opened again by a reset."""
 
     by: By
     reason: str | None = None
@@ -296,6 +297,7 @@ class SubStepCompleted(AttemptData):
     result: Json = None
     seconds: float
     by: By = "engine"
+    reason: str | None = None
     context_refused: JsonObject | None = None
 
 
@@ -312,6 +314,7 @@ class SubStepRetryScheduled(AttemptData):
 
     retry_at: str
     by: By = "engine"
+    reason: str | None = None
 
 
 class SubStepSkipped(SubStepData):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from steplog.eventstore.store import HeadColumns
-from steplog.projections.state import State, current_phase
+from steplog.projections.state import State, current_phase, is_whole
 
 
 def head_of(state: State) -> HeadColumns:
@@ -31,7 +31,7 @@ def head_of(state: State) -> HeadColumns:
 
 def _wake_at(state: State) -> str | None:
     """Constant while a job runs, so that its head's updates touch no index."""
-    if state["mode"] == "recorded":
+    if state["mode"] == "recorded" or not is_whole(state):
         return None
     if state["status"] == "queued":
         return state["wake_at"] or state["created_at"]

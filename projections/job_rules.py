@@ -7,10 +7,10 @@ from typing import Any
 
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
-from steplog.projections.context_rules import OPERATOR, write_context
+from steplog.projections.context_rules import OPERATOR, write_context, writer_of
 from steplog.projections.plan import Plan
 from steplog.projections.state import State, SubStepState, dependents_of, new_phases
-from steplog.projections.sub_step_rules import status_changes
+from steplog.projections.sub_step_rules import status_changes, wake
 
 Rule = Callable[[State, Event, dict[str, Any]], None]
 
@@ -32,6 +32,7 @@ def begin(event: Event) -> State:
         mode=data.get("mode", "engine"),
         plan=data["plan"],
         input=data.get("input"),
+        input_version=0,
         key=data.get("key"),
         tags=data.get("tags", {}),
         priority=data.get("priority", 0),
@@ -60,7 +61,8 @@ def begin(event: Event) -> State:
 
 
 def _origin(data: dict[str, Any]) -> dict[str, Any]:
-    return {"job_id": data["from_job_id"], "version": data["from_version"], "inherited": data["inherited"]}
+    parent = {"job_id": data["from_job_id"], "version": data["from_version"], "hash": data["parent_hash"]}
+    return {**parent, "inherited": data["inherited"], "missing": data["inherited"]}
 
 
 def _claimed(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -119,6 +121,7 @@ def _reopened(state: State, event: Event, data: dict[str, Any]) -> None:
     state["status"] = "queued"
     state["reason"] = None
     state["error"] = None
+    state["warnings"] = []
     state["requested"] = None
     state["ended_at"] = None
 
@@ -170,18 +173,31 @@ def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:
 
 
 def _context_changed(state: State, event: Event, data: dict[str, Any]) -> None:
-    writer = f"{data['phase']}/{data['sub_step']}" if "sub_step" in data else OPERATOR
+    writer = writer_of(data)
     write_context(state, data, (writer, event.version))
+    if writer == OPERATOR:
+        _decide_conflicts(state, {*data.get("set", {}), *data.get("unset", [])})
+
+
+def _decide_conflicts(state: State, fields: set[str]) -> None:
+    """A person's value is the answer to whatever was refused of those fields."""
+    left = {
+        key: {name: value for name, value in refused.items() if name not in fields}
+        for key, refused in state["refused"].items()
+    }
+    state["refused"] = {key: refused for key, refused in left.items() if refused}
 
 
 def _input_changed(state: State, event: Event, data: dict[str, Any]) -> None:
-    state["input"] = data["input"]
+    state["input"] = data.get("input")
+    state["input_version"] = event.version
 
 
 def _signal_received(state: State, event: Event, data: dict[str, Any]) -> None:
     state["signals"].setdefault(data["name"], []).append(
         {"signal_id": data["signal_id"], "payload": data.get("payload"), "version": event.version}
     )
+    wake(state, event)
 
 
 JOB_RULES: dict[str, Rule] = {

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
-REDUCER_VERSION = 2
+REDUCER_VERSION = 3
 """Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
 
 JobStatus = Literal[
@@ -102,6 +102,8 @@ class State(TypedDict):
     mode: str
     plan: Plan
     input: Any
+    input_version: int
+    """The version at which a person last edited the input, 0 if nobody did."""
     key: str | None
     tags: dict[str, str]
     priority: int
@@ -109,7 +111,7 @@ class State(TypedDict):
     batch_id: str | None
     traceparent: str | None
     origin: dict[str, Any] | None
-    """The job and version this one was forked from, and how many sub-steps it inherits."""
+    """The job and version this one was forked from, how many sub-steps it inherits, and how many are still missing."""
     status: JobStatus
     reason: str | None
     """Why it stopped, where it did."""
@@ -191,6 +193,11 @@ def dependents_of(plan: Plan) -> dict[Key, list[Key]]:
             for edge in dict.fromkeys((*step["after"], *step["needs"])):
                 found.setdefault(edge, []).append(key_of(phase["name"], step["name"]))
     return found
+
+
+def is_whole(state: State) -> bool:
+    """Whether the job has all that it inherits from the one it was forked from; until then nobody may run it."""
+    return state["origin"] is None or state["origin"]["missing"] == 0
 
 
 def current_phase(state: State) -> str | None:

@@ -12,6 +12,9 @@ from steplog.projections.state import SETTLED, PhaseState, State, SubStepState, 
 
 Rule = Callable[[State, Event, dict[str, Any]], None]
 
+ENGINE = "engine"
+"""Who does what nobody did by hand."""
+
 LAST_ERROR_CHARS_MAX = 500
 
 
@@ -60,6 +63,12 @@ def _index(state: State, phase: PhaseState, phase_name: str, name: str) -> None:
         wanted[name] = True
 
 
+def wake(state: State, event: Event) -> None:
+    """Somebody changed what a job without an owner waits for: a worker is to look at it."""
+    if state["status"] == "waiting":
+        state["wake_at"] = event.recorded_at
+
+
 # --- the phase -------------------------------------------------------------------------------------------------------
 
 
@@ -94,6 +103,7 @@ def _settled(state: State, event: Event, data: dict[str, Any], status: Any) -> S
     sub_step["completed_at"] = event.recorded_at
     sub_step["retry_at"] = None
     sub_step["wait"] = None
+    wake(state, event)
     return sub_step
 
 
@@ -132,6 +142,7 @@ def _completed(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step["result"] = data.get("result")
     sub_step["seconds"] = data["seconds"]
     sub_step["error"] = None
+    sub_step["reason"] = data.get("reason")
     sub_step["cursor"] = sub_step["draft"] = None
     if "context_refused" in data:
         state["refused"][f"{data['phase']}/{data['sub_step']}"] = data["context_refused"]
@@ -150,6 +161,10 @@ def _retry_scheduled(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step = _moved(state, data, "retrying")
     sub_step["completed_at"] = None
     sub_step["retry_at"] = data["retry_at"]
+    if data.get("by", ENGINE) != ENGINE:
+        sub_step["failures"] = sub_step["interruptions"] = 0
+        sub_step["reason"] = None
+        wake(state, event)
 
 
 def _skipped(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -167,8 +182,6 @@ def _reset(state: State, event: Event, data: dict[str, Any]) -> None:
     for key in data["sub_steps"]:
         phase_name, _, name = key.partition("/")
         phase = state["phases"][phase_name]
-        phase["status"] = "in_progress" if phase["started_at"] else "pending"
-        phase["completed_at"] = None
         old = status_changes(state, phase_name, name, "pending")
         fresh = new_sub_step()
         fresh["generation"] = old["generation"] + 1
@@ -178,7 +191,18 @@ def _reset(state: State, event: Event, data: dict[str, Any]) -> None:
         state["refused"].pop(key, None)
         for writers in state["writers"].values():
             writers.pop(key, None)
+    for phase_name in dict.fromkeys(key.partition("/")[0] for key in data["sub_steps"]):
+        _open_again(state["phases"][phase_name])
     write_context(state, data, None)
+    wake(state, event)
+
+
+def _open_again(phase: PhaseState) -> None:
+    """A phase of which nothing is left has not begun."""
+    begun = phase["unsettled"] < len(phase["sub_steps"]) or phase["in_progress"] or phase["suspended"]
+    phase["status"] = "in_progress" if begun else "pending"
+    phase["started_at"] = phase["started_at"] if begun else None
+    phase["completed_at"] = None
 
 
 def _inherited(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -191,8 +215,11 @@ def _inherited(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step["idempotency_key"] = data.get("idempotency_key")
     sub_step["started_at"] = data.get("started_at")
     sub_step["completed_at"] = data.get("completed_at")
-    for name in data.get("context_written", []):
-        state["writers"].setdefault(name, {})[f"{data['phase']}/{data['sub_step']}"] = event.version
+    write_context(
+        state, {"set": data.get("context_written", {})}, (f"{data['phase']}/{data['sub_step']}", event.version)
+    )
+    if state["origin"]:
+        state["origin"]["missing"] -= 1
 
 
 def _expanded(state: State, event: Event, data: dict[str, Any]) -> None:
