@@ -31,6 +31,29 @@ class StoreDamaged(StoreUnavailable):
     """The store's files are damaged."""
 
 
+class StatementFailed(StoreError):
+    """The database refused a statement of the handler's transaction, so nothing of it can be committed."""
+
+    next_step: ClassVar[str | None] = (
+        "let the error out of the handler, or set a savepoint before what may fail"
+    )
+
+    def __init__(self, message: str | None = None, /, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        """The SQLSTATE, or SQLite's name of the error."""
+
+
+class TransactionEnded(StoreError):
+    """The handler ended its transaction itself: what it did may be committed without its completion."""
+
+    next_step: ClassVar[str | None] = "leave commit and rollback to steplog: return to commit, raise to roll back"
+
+
+class TransactionClosed(StoreError):
+    """The transaction is over: its attempt ended, timed out, or lost its worker; nothing of it was committed."""
+
+
 class StoreNotMigrated(StoreError):
     """The store's schema is missing or older than this steplog."""
 

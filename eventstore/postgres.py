@@ -25,6 +25,7 @@ from steplog.eventstore.errors import (
 from steplog.eventstore.events import Event
 from steplog.eventstore.postgres_connections import Connections, Run, again
 from steplog.eventstore.postgres_documents import batch_documents, head_document, item_documents, job_document
+from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
 from steplog.eventstore.rows import Row
 from steplog.eventstore.store import (
@@ -62,6 +63,8 @@ class PostgresStore:
     With `portable` a batch is sent as a pipeline of calls of one job each, as a distributed PostgreSQL needs it, each a
     transaction of its own; by default the database is asked. A server that says nothing for `answer_s_max` is given up.
     """
+
+    stops_writers = False
 
     def __init__(
         self,
@@ -154,6 +157,12 @@ class PostgresStore:
             return _store(run, head, proposal or Proposal([], head.columns), request_id=request_id)
 
         return self._connections.transaction(locked)
+
+    def begin(self, timeout_s: float | None = None) -> PostgresTransaction:
+        connections = self._connections
+        return PostgresTransaction(
+            connections.own(), connections.sql, timeout_s=timeout_s, lock_timeout_s=self._lock_timeout_s
+        )
 
     def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
         """Make the worker the job's owner, as the protocol says.

@@ -217,6 +217,11 @@ class Connections:
         self._checked = False
         return made
 
+    def own(self) -> Connection:
+        """A new connection that belongs to the caller, who closes it."""
+        self._check_usable()
+        return self._open_checked()
+
     def close(self) -> None:
         """Close everything that is not in use this moment; that is closed when it is given back."""
         self._closed = True

@@ -10,10 +10,10 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+from steplog.eventstore import sqlite_log as log
 from steplog.eventstore import sqlite_schema as schema
 from steplog.eventstore import sqlite_tables as tables
 from steplog.eventstore.chain import Position, end_of
@@ -28,19 +28,18 @@ from steplog.eventstore.errors import (
     StoreNotMigrated,
     WorkerDead,
 )
-from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.events import Event
 from steplog.eventstore.migrations import Migration, known_migrations
 from steplog.eventstore.rows import Row
 from steplog.eventstore.sqlite_connections import Connections
+from steplog.eventstore.sqlite_transaction import SQLiteTransaction
 from steplog.eventstore.store import (
     Answer,
     Append,
     Beat,
     Claim,
     ClaimRule,
-    Code,
     Head,
-    HeadColumns,
     HeadQuery,
     NewJob,
     Rule,
@@ -48,12 +47,13 @@ from steplog.eventstore.store import (
     Worker,
     WorkerIdentity,
 )
-from steplog.eventstore.stream import judge, read_to, tail_of
+from steplog.eventstore.stream import read_to
 
 PAGE_ROWS = 500
 """How many events one query of `read` fetches; between pages no transaction is open."""
 
-_VERSION_MAX = (1 << 63) - 1
+TRANSACTION_S_MAX = 5.0
+"""How long a handler's transaction may stop every other writer, unless its sub-step says."""
 
 
 class SQLiteStore:
@@ -62,6 +62,8 @@ class SQLiteStore:
     With `create`, a file that is missing or not up to date is made and migrated at the first use; without, a missing
     file raises StoreMissing here and an old one at the first use.
     """
+
+    stops_writers = True
 
     def __init__(
         self, path: Path, *, create: bool = True, busy_timeout_s: float = 10.0, clock: Clock | None = None
@@ -117,7 +119,7 @@ class SQLiteStore:
 
     def append(self, batch: Sequence[Append]) -> list[Answer]:
         with self._writing() as connection:
-            return [_append(connection, item) for item in batch]
+            return [log.append(connection, item) for item in batch]
 
     def append_waiting(self, item: Append) -> Answer:
         """The same: every write waits its turn."""
@@ -130,12 +132,19 @@ class SQLiteStore:
                 version = tables.version_of_request(connection, job_id, request_id)
                 if version is not None:
                     return version
-            proposal = rule(head, _tail(connection, head, known))
+            proposal = rule(head, log.tail(connection, head, known))
             if proposal:
-                head = _store(connection, head, proposal.events, proposal.columns)
+                head = log.store(connection, head, proposal.events, proposal.columns)
             if request_id is not None:
                 tables.insert_request(connection, job_id, request_id, head.version)
             return head.version
+
+    def begin(self, timeout_s: float | None = None) -> SQLiteTransaction:
+        """Open a transaction, as the protocol says; without a timeout it has 5 s, for meanwhile nobody else writes."""
+        self._bring_up_to_date()
+        connection = self._connections.begin_own()
+        limit_s = TRANSACTION_S_MAX if timeout_s is None else timeout_s
+        return SQLiteTransaction(connection, _InFile(self._connections, connection), limit_s)
 
     def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
         """Make the worker the job's owner, as the protocol says.
@@ -148,8 +157,8 @@ class SQLiteStore:
             if head.worker_id is not None and head.worker_id != worker_id:
                 self._require_dead(connection, head, head.worker_id)
             claim = Claim(worker_id, head.epoch + 1, uuid4().hex)
-            proposal = rule(head, _tail(connection, head, known), claim)
-            _store(connection, _owned(head, claim), proposal.events, proposal.columns)
+            proposal = rule(head, log.tail(connection, head, known), claim)
+            log.store(connection, log.owned(head, claim), proposal.events, proposal.columns)
             return claim
 
     # --- reading the log ---------------------------------------------------------------------------------------------
@@ -297,45 +306,34 @@ class SQLiteStore:
             after = page[-1].version
 
 
-def _append(connection: sqlite3.Connection, item: Append) -> Answer:
-    head = tables.find_head(connection, item.job_id)
-    if head is None:
-        return Answer(item.job_id, Code.MISSING, 0)
-    first, last = item.expected.version, item.expected.version + len(item.events)
-    code = judge(item, head, lambda: tables.marks_between(connection, item.job_id, first, last))
-    if code is Code.STORED and head.version == first:
-        head = _store(connection, _owned(head, None) if item.release else head, item.events, item.columns)
-    return Answer(item.job_id, code, head.version)
+class _InFile:
+    """How a handler's transaction ends in the file."""
 
+    def __init__(self, connections: Connections, connection: sqlite3.Connection) -> None:
+        self._connections = connections
+        self._connection = connection
 
-def _store(connection: sqlite3.Connection, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> Head:
-    """Put events and the head that follows from them into the open transaction."""
-    end = end_of(list(events), head.position)
-    moved = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
-    tables.insert_events(connection, events)
-    tables.update_head(connection, moved)
-    return moved
+    def append(self, item: Append) -> Answer:
+        return log.append(self._connection, item)
+
+    def tail(self, job_id: str, known: Position) -> list[Event]:
+        return log.tail(self._connection, tables.get_head(self._connection, job_id), known)
+
+    def commit(self) -> None:
+        self._connections.commit_own(self._connection)
+
+    def let_go(self) -> None:
+        self._connections.end_own(self._connection)
 
 
 def _insert(connection: sqlite3.Connection, job: NewJob) -> None:
     end = end_of(list(job.events), Position())
     unowned = Head(job.job_id, end.version, end.hash, end.recorded_at, job.columns)
-    tables.insert_head(connection, _owned(unowned, job.claim))
+    tables.insert_head(connection, log.owned(unowned, job.claim))
     tables.insert_events(connection, job.events)
     if job.columns.key is not None:
         holder = tables.KeyHolder(job.job_id, job.input_hash)
         tables.insert_key(connection, job.columns.workflow, job.columns.key, holder)
-
-
-def _owned(head: Head, claim: Claim | None) -> Head:
-    """The head under a claim, or without an owner; an epoch never falls."""
-    if claim is None:
-        return replace(head, claim_id=None, worker_id=None)
-    return replace(head, epoch=claim.epoch, claim_id=claim.claim_id, worker_id=claim.worker_id)
-
-
-def _tail(connection: sqlite3.Connection, head: Head, known: Position) -> list[Event]:
-    return tail_of(head, tables.rows_after(connection, head.job_id, known.version, _VERSION_MAX), known)
 
 
 def _position(connection: sqlite3.Connection, job_id: str, version: int) -> Position:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from steplog.eventstore.errors import OutcomeUnknown, StoreUnavailable
+from steplog.eventstore.errors import OutcomeUnknown, StatementFailed, StoreUnavailable
 from steplog.eventstore.record_lock import LockFile
 from steplog.eventstore.sqlite_errors import DRIVER_ERRORS, translate, translated
 from steplog.eventstore.sqlite_files import FileKey, forget, refuse_inherited, remember
@@ -97,6 +97,45 @@ class Connections:
                 raise
             self._commit(connection)
             self.flushed = self.flushed or connection.total_changes > changes
+
+    def begin_own(self) -> sqlite3.Connection:
+        """A connection of the caller's own, in a transaction; until `end_own` nobody else of this process writes.
+
+        Whoever else wants to write waits for its turn in here, so that nobody is starved by SQLite's own waiting.
+        """
+        self._check_usable()
+        self._writer_lock.acquire()
+        try:
+            self._ready_writer()
+            connection = self._open_writer()
+            try:
+                # What the handler's tables declare holds, as it would elsewhere; by default SQLite ignores it.
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute("BEGIN IMMEDIATE")
+            except DRIVER_ERRORS as error:
+                connection.close()
+                raise translate(error) from error
+        except BaseException:
+            self._writer_lock.release()
+            raise
+        return connection
+
+    def commit_own(self, connection: sqlite3.Connection) -> None:
+        """Make durable what was written there. Raises as `writing` does, StatementFailed where a constraint says no."""
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.IntegrityError as error:
+            raise StatementFailed(f"refused at commit: {error}", code=error.sqlite_errorname) from error
+        except sqlite3.Error as error:
+            self._drop_writer()
+            self._commit_failed = True
+            raise OutcomeUnknown(f"whether the transaction is stored is not known: {translate(error)}") from error
+
+    def end_own(self, connection: sqlite3.Connection) -> None:
+        """Undo what was not committed there, and let others write."""
+        with suppress(sqlite3.Error):
+            connection.close()
+        self._writer_lock.release()
 
     def close(self) -> None:
         """Close everything that is not in use this moment; that is closed when it is given back."""

@@ -6,13 +6,14 @@ Stores are blocking. Every method may be called from any thread. No driver's exc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.transaction import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +188,62 @@ class StoredState:
     state: dict[str, Any]
 
 
+class StoreTransaction(Protocol):
+    """A handler's own transaction, open from `Store.begin` until it is committed or rolled back, usable in any thread.
+
+    Once a statement has failed nothing can be committed, on any store, unless the handler goes back to a savepoint that
+    it had set before.
+    """
+
+    timeout_s: float | None
+    """How long it may stay open; None where nobody said."""
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Rows:
+        """Run one statement, with a parameter for each `%s` in it.
+
+        Raises StatementFailed where the database refuses it, TransactionEnded where it ended the transaction,
+        TransactionClosed once that is over, StoreUnavailable where the database went away: nothing is committed then.
+        """
+        ...
+
+    def execute_many(self, statement: str, each: Iterable[Sequence[Any]]) -> Rows:
+        """Run one statement once with each of the parameters; only their count comes back."""
+        ...
+
+    def append(self, item: Append) -> Answer:
+        """Put the owner's append behind the statements: it is stored if and when the transaction is committed.
+
+        Waits a while for a head that is locked, and answers `busy` if that was not in time. After any other answer the
+        head is held until the transaction ends: after `conflict`, what is decided on `tail` meets no other. Raises
+        TransactionEnded, StatementFailed where an earlier statement failed, StoreUnavailable.
+        """
+        ...
+
+    def tail(self, job_id: str, known: Position) -> list[Event]:
+        """What stands behind `known`, up to the head that `append` holds."""
+        ...
+
+    def commit(self) -> None:
+        """Make statements and append durable together, and let go of the connection.
+
+        Raises OutcomeUnknown where nobody knows: the same append must not be sent again, for that would store it
+        without the statements. Raises StatementFailed where nothing was committed.
+        """
+        ...
+
+    def roll_back(self) -> None:
+        """Undo everything, stop a statement that is running, let go of the connection. Twice is once."""
+        ...
+
+
 class Store(Protocol):
     """An append-only log of jobs, with their heads, workers and stored states."""
 
     url: str
     """Where it is, with passwords masked."""
+
+    stops_writers: bool
+    """Whether nobody else can write while a transaction of `begin` is open."""
 
     def migrate(self, *, dry_run: bool = False) -> list[str]:
         """Bring the schema up to date; the names of the migrations applied (or that would be)."""
@@ -231,6 +283,13 @@ class Store(Protocol):
 
         Returns the job's version afterwards. A request id seen before appends nothing and returns the version it
         led to. Raises JobNotFound.
+        """
+        ...
+
+    def begin(self, timeout_s: float | None = None) -> StoreTransaction:
+        """Open a transaction for a handler's statements and the append that ends them.
+
+        Without a timeout the store may have one of its own. Raises StoreUnavailable where it cannot begin now.
         """
         ...
 

@@ -1,14 +1,16 @@
 """The log in memory: the store's whole contract without a disk, on a clock of the test's own.
 
-Nothing outlives the process, and a worker dies when the test says so.
+Nothing outlives the process, and a worker dies when the test says so. Transactional sub-steps write to a database in
+memory, in SQLite's dialect, that a test prepares and looks at with `MemoryStore.execute`.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -17,6 +19,7 @@ from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import DamagedLog, JobNotFound, JobOwned, KeyConflict, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.rows import Row
+from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -34,6 +37,7 @@ from steplog.eventstore.store import (
     WorkerIdentity,
 )
 from steplog.eventstore.stream import Mark, judge, read_to, tail_of
+from steplog.eventstore.transaction import Rows
 from steplog.testing.clock import VirtualClock
 
 
@@ -44,12 +48,15 @@ class _Job:
     requests: dict[str, int] = field(default_factory=dict)
     states: dict[tuple[int, int], tuple[Position, bytes]] = field(default_factory=dict)
     """By reducer version and version; as bytes, so that nobody holds a reference into the store."""
+    held: bool = False
+    """Whether a transaction that has appended is still open: everybody else waits for its end."""
 
 
 class MemoryStore:
     """A store that lives as long as the object."""
 
     url = "memory:"
+    stops_writers = False
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or VirtualClock()
@@ -58,11 +65,25 @@ class MemoryStore:
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._lock = threading.RLock()
+        self._let_go = threading.Condition(self._lock)
+        self._database = open_in_memory()
+        self._database_turn = threading.Lock()
+        weakref.finalize(self, self._database.close)
 
     def kill_worker(self, worker_id: str) -> None:
         """The worker's process dies without a word; whoever wants its jobs finds out."""
         with self._lock:
             self._killed.add(worker_id)
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Rows:
+        """Run a statement of the test's own in the database that transactional sub-steps write to, and commit it."""
+        transaction = self.begin()
+        try:
+            rows = transaction.execute(statement, parameters)
+            transaction.commit()
+        finally:
+            transaction.roll_back()
+        return rows
 
     # --- the store itself --------------------------------------------------------------------------------------------
 
@@ -101,10 +122,13 @@ class MemoryStore:
             return [self._append(item) for item in batch]
 
     def append_waiting(self, item: Append) -> Answer:
-        return self.append([item])[0]
+        with self._lock:
+            self._await_head(item.job_id)
+            return self._append(item)
 
     def append_locked(self, job_id: str, known: Position, rule: Rule, *, request_id: str | None = None) -> int:
         with self._lock:
+            self._await_head(job_id)
             job = self._job(job_id)
             if request_id is not None and request_id in job.requests:
                 return job.requests[request_id]
@@ -121,6 +145,7 @@ class MemoryStore:
         A worker may claim anew a job that it owns: its former claim is fenced.
         """
         with self._lock:
+            self._await_head(job_id)
             job = self._job(job_id)
             self._require_alive(worker_id)
             owner_id = job.head.worker_id
@@ -132,6 +157,11 @@ class MemoryStore:
                 self._end(owner_id, "dead")
             self._store(job, _owned(job.head, claim), proposal.events, proposal.columns)
             return claim
+
+    def begin(self, timeout_s: float | None = None) -> SQLiteTransaction:
+        self._database_turn.acquire()
+        self._database.execute("BEGIN IMMEDIATE")
+        return SQLiteTransaction(self._database, _InMemory(self), timeout_s)
 
     # --- reading the log ---------------------------------------------------------------------------------------------
 
@@ -213,16 +243,25 @@ class MemoryStore:
             raise JobNotFound(job_id)
         return self._jobs[job_id]
 
+    def _await_head(self, job_id: str) -> None:
+        self._let_go.wait_for(lambda: job_id not in self._jobs or not self._jobs[job_id].held)
+
     def _append(self, item: Append) -> Answer:
         if item.job_id not in self._jobs:
             return Answer(item.job_id, Code.MISSING, 0)
         job = self._jobs[item.job_id]
-        head, first = job.head, item.expected.version
-        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
-        code = judge(item, head, lambda: marks)
-        if code is Code.STORED and head.version == first:
+        if job.held:
+            return Answer(item.job_id, Code.BUSY, job.head.version)
+        head = job.head
+        code = self._judged(job, item)
+        if code is Code.STORED and head.version == item.expected.version:
             self._store(job, _owned(head, None) if item.release else head, item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
+
+    def _judged(self, job: _Job, item: Append) -> Code:
+        first = item.expected.version
+        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
+        return judge(item, job.head, lambda: marks)
 
     def _store(self, job: _Job, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> None:
         end = end_of(list(events), head.position)
@@ -246,6 +285,49 @@ class MemoryStore:
         worker = self._workers.get(worker_id)
         if worker and worker.state == "alive":
             self._workers[worker_id] = replace(worker, state=state)
+
+
+class _InMemory:
+    """How a handler's transaction ends in memory: what it appends is stored when its database commits."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._held: _Job | None = None
+        self._staged: Append | None = None
+
+    def append(self, item: Append) -> Answer:
+        store = self._store
+        with store._lock:
+            if self._held is None:
+                store._await_head(item.job_id)
+            if item.job_id not in store._jobs:
+                return Answer(item.job_id, Code.MISSING, 0)
+            self._held = job = store._jobs[item.job_id]
+            job.held, code = True, store._judged(job, item)
+            self._staged = item if code is Code.STORED else None
+            return Answer(item.job_id, code, item.events[-1].version if self._staged else job.head.version)
+
+    def tail(self, job_id: str, known: Position) -> list[Event]:
+        with self._store._lock:
+            job = self._store._job(job_id)
+            return tail_of(job.head, job.rows[known.version :], known)
+
+    def commit(self) -> None:
+        with self._store._lock:
+            self._store._database.execute("COMMIT")
+            if self._held is not None and (item := self._staged) is not None:
+                head = _owned(self._held.head, None) if item.release else self._held.head
+                self._store._store(self._held, head, item.events, item.columns)
+
+    def let_go(self) -> None:
+        store = self._store
+        if store._database.in_transaction:
+            store._database.execute("ROLLBACK")
+        with store._lock:
+            if self._held is not None:
+                self._held.held = False
+            store._let_go.notify_all()
+        store._database_turn.release()
 
 
 def _owned(head: Head, claim: Claim | None) -> Head:

@@ -15,6 +15,7 @@ pytest.register_assert_rewrite(
     "compliance.log_case",
     "compliance.reading",
     "compliance.states",
+    "compliance.transacting",
     "compliance.workers",
 )
 

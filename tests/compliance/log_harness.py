@@ -12,6 +12,8 @@ from steplog.eventstore.store import Store
 class LogHarness(Protocol):
     """One empty, migrated log, and what a test may do to it behind the store's back.
 
+    Beside the log there is an empty table `effects (name text primary key)` that is not the log's.
+
     A module that enrols a store has a fixture `harness` that yields one of these.
     """
 

@@ -12,6 +12,7 @@ from compliance.creating import CreatingCompliance
 from compliance.listing import ListingCompliance
 from compliance.reading import ReadingCompliance
 from compliance.states import StatesCompliance
+from compliance.transacting import TransactingCompliance
 from compliance.workers import WorkersCompliance
 
 
@@ -19,6 +20,7 @@ class StoreCompliance(
     CreatingCompliance,
     AppendingCompliance,
     AppendingLockedCompliance,
+    TransactingCompliance,
     ClaimingCompliance,
     ReadingCompliance,
     ListingCompliance,

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from compliance.store_compliance import StoreCompliance
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from steplog.eventstore.postgres import PostgresStore
 from steplog.eventstore.rows import Row
@@ -20,11 +21,13 @@ class PostgresHarness:
     portable = False
 
     def __init__(self, dsn: str, schema: str) -> None:
-        self.dsn = dsn
+        self.dsn = make_conninfo(dsn, options=f"-c search_path={schema}")
         self.schema = schema
         self.opened: list[Store] = []
         self.store = self.reopen()
         self.store.migrate()
+        with self._connect() as raw:
+            raw.execute("create table effects (name text primary key)")
 
     def reopen(self) -> Store:
         self.opened.append(PostgresStore(self.dsn, schema=self.schema, portable=self.portable))
@@ -69,9 +72,7 @@ class PostgresHarness:
             raw.execute(statement.encode(), parameters)
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        connection = psycopg.connect(self.dsn)
-        connection.execute(sql.SQL("set search_path to {}").format(sql.Identifier(self.schema)))
-        return connection
+        return psycopg.connect(self.dsn)
 
 
 def _text(payload: bytes | str) -> str:

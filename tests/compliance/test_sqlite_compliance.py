@@ -21,6 +21,9 @@ class SQLiteHarness:
         self.path = path
         self.opened: list[Store] = []
         self.store = self.reopen()
+        self.store.migrate()
+        with closing(sqlite3.connect(path)) as raw, raw:
+            raw.execute("CREATE TABLE effects (name text PRIMARY KEY)")
 
     def reopen(self) -> Store:
         self.opened.append(SQLiteStore(self.path))

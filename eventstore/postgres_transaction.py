@@ -1,0 +1,233 @@
+"""A handler's transaction in PostgreSQL, on a connection of its own, and the append that is its last statement.
+
+No lock of the log's is held while the handler runs. What the handler may have done to the connection is looked at, and
+put right, before the append: whether it is still the transaction that was begun shows in a setting local to it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, LiteralString
+from uuid import uuid4
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+from steplog.eventstore import postgres_tables as tables
+from steplog.eventstore.chain import Position
+from steplog.eventstore.errors import (
+    OutcomeUnknown,
+    StatementFailed,
+    StoreError,
+    StoreUnavailable,
+    TransactionClosed,
+    TransactionEnded,
+)
+from steplog.eventstore.events import Event
+from steplog.eventstore.postgres_connections import Connection, Parameters
+from steplog.eventstore.postgres_documents import item_documents
+from steplog.eventstore.postgres_errors import Kind, kind_of, translate
+from steplog.eventstore.store import Answer, Append, Code
+from steplog.eventstore.stream import tail_of
+from steplog.eventstore.transaction import Rows, texts_for
+
+CANCEL_S_MAX = 5.0
+
+_BEGIN = """
+select set_config('steplog.transaction', %(token)s, true),
+       set_config('statement_timeout', coalesce(%(ms)s, current_setting('statement_timeout')), true),
+       set_config('idle_in_transaction_session_timeout',
+                  coalesce(%(ms)s, current_setting('idle_in_transaction_session_timeout')), true)
+"""
+
+# The handler may have changed any setting of its transaction, and with one of them how durable its commit is.
+_READY = """
+select current_setting('steplog.transaction', true),
+       set_config('lock_timeout', %(lock_ms)s, true),
+       set_config('statement_timeout', %(statement_ms)s, true),
+       set_config('synchronous_commit', %(synchronous_commit)s, true)
+"""
+
+_LOCK_HEAD = "select true from {s}.jobs where job_id = %s for no key update"
+_APPEND_ONE = "select code, version from {s}.append_one(%s, %s, %s)"
+
+
+class PostgresTransaction:
+    """A transaction on `connection`, which is given up with it. READ COMMITTED, whatever the database's default."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        sql: Callable[[LiteralString], bytes],
+        *,
+        timeout_s: float | None,
+        lock_timeout_s: float,
+    ) -> None:
+        self.timeout_s = timeout_s
+        self._connection = connection
+        self._sql = sql
+        self._lock_ms = max(1, round(lock_timeout_s * 1000))
+        self._answer_s_max = connection.answer_s_max
+        self._token = uuid4().hex
+        self._failed: StatementFailed | None = None
+        self._ended: StoreError | None = None
+        self._over = False
+        self._busy = threading.Lock()
+        self._begin()
+
+    # --- the handler's statements ------------------------------------------------------------------------------------
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Rows:
+        query = _query(statement, [parameters])
+        with self._statement(self._explain):
+            cursor = self._connection.execute(query, parameters)
+            return Rows(cursor.fetchall() if cursor.description else [], cursor.rowcount)
+
+    def execute_many(self, statement: str, each: Iterable[Sequence[Any]]) -> Rows:
+        each = list(each)
+        query = _query(statement, each)
+        with self._statement(self._explain), self._connection.cursor() as cursor:
+            cursor.executemany(query, each)
+            return Rows([], cursor.rowcount)
+
+    # --- its end -----------------------------------------------------------------------------------------------------
+
+    def append(self, item: Append) -> Answer:
+        with self._statement(translate):
+            self._make_ready()
+            if not self._lock_head(item.job_id):
+                return Answer(item.job_id, Code.BUSY, item.expected.version)
+            ((code, version),) = self._run(_APPEND_ONE, item_documents(item))
+            return Answer(item.job_id, Code(code), version)
+
+    def tail(self, job_id: str, known: Position) -> list[Event]:
+        with self._statement(translate):
+            rows = tables.rows_after(self._run, job_id, known.version)
+            return tail_of(tables.get_head(self._run, job_id), rows, known)
+
+    def commit(self) -> None:
+        with self._busy:
+            self._refuse_unless_open()
+            self._over = True
+            try:
+                self._commit()
+            finally:
+                self._connection.close()
+
+    def roll_back(self) -> None:
+        self._over = True
+        if not self._busy.acquire(blocking=False):
+            with suppress(psycopg.Error):
+                self._connection.cancel_safe(timeout=CANCEL_S_MAX)
+            self._busy.acquire()
+        self._connection.close()
+        self._busy.release()
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        ms = None if self.timeout_s is None else str(math.ceil(self.timeout_s * 1000))
+        try:
+            self._connection.execute(b"begin isolation level read committed")
+            ((self._synchronous_commit,),) = self._run("select current_setting('synchronous_commit')", [])
+            self._run(_BEGIN, {"token": self._token, "ms": ms})
+        except psycopg.Error as error:
+            self._connection.close()
+            raise translate(error) from error
+        # A statement of the handler's may take as long as the handler may.
+        self._connection.answer_s_max = math.inf if self.timeout_s is None else self.timeout_s
+
+    @contextmanager
+    def _statement(self, explain: Callable[[psycopg.Error], StoreError]) -> Iterator[None]:
+        """For a body that talks to the server: its errors explained, and whether the transaction is still there."""
+        with self._busy:
+            self._refuse_unless_open()
+            try:
+                yield
+            except psycopg.Error as error:
+                if self._over:
+                    raise TransactionClosed from error
+                self._note_end()
+                raise explain(error) from error
+            self._note_end()
+            self._refuse_unless_open()
+
+    def _explain(self, error: psycopg.Error) -> StoreError:
+        """What a statement of the handler's ended in."""
+        said = f"{type(error).__name__}: {_first_line(error)}"
+        if kind_of(error) is Kind.UNKNOWN and not isinstance(error, psycopg.errors.QueryCanceled):
+            self._ended = StoreUnavailable(f"the connection broke inside the transaction: {said}")
+            return self._ended
+        failure = StatementFailed(said, code=error.sqlstate)
+        self._failed = self._failed or failure
+        return failure
+
+    def _note_end(self) -> None:
+        if self._connection.info.transaction_status is TransactionStatus.IDLE:
+            self._ended = TransactionEnded()
+
+    def _refuse_unless_open(self) -> None:
+        if self._over:
+            raise TransactionClosed
+        if self._ended is not None:
+            raise self._ended
+
+    def _make_ready(self) -> None:
+        """Insist that this is the transaction that was begun and that it can be committed."""
+        if self._connection.info.transaction_status is TransactionStatus.INERROR:
+            raise StatementFailed(f"an earlier statement failed and the handler went on: {self._failed}")
+        self._connection.answer_s_max = self._answer_s_max
+        settings = {
+            "lock_ms": str(self._lock_ms),
+            "statement_ms": str(self._lock_ms + 20_000),
+            "synchronous_commit": self._synchronous_commit,
+        }
+        ((token, *_),) = self._run(_READY, settings)
+        if token != self._token:
+            self._ended = TransactionEnded()
+            raise self._ended
+
+    def _lock_head(self, job_id: str) -> bool:
+        """Wait for the head, from inside a savepoint: a lock that is not had in time must not cost the transaction."""
+        self._connection.execute(b"savepoint steplog_append")
+        try:
+            self._run(_LOCK_HEAD, [job_id])
+        except psycopg.Error as error:
+            if kind_of(error) is not Kind.AGAIN:
+                raise
+            self._connection.execute(b"rollback to savepoint steplog_append")
+            return False
+        return True
+
+    def _commit(self) -> None:
+        self._connection.warning = None
+        try:
+            said = self._connection.execute(b"commit").statusmessage
+        except psycopg.Error as error:
+            if kind_of(error) is Kind.UNKNOWN:
+                raise translate(error, writing=True) from error
+            raise StatementFailed(f"refused at commit: {_first_line(error)}", code=error.sqlstate) from error
+        if said != "COMMIT":
+            raise StatementFailed(f"nothing was committed: the server says {said}: {self._failed}")
+        if self._connection.warning is not None:
+            raise OutcomeUnknown(f"whether the transaction is safe is not known: {self._connection.warning}")
+
+    def _run(self, text: LiteralString, parameters: Parameters) -> list[TupleRow]:
+        return self._connection.rows(self._sql(text), parameters)
+
+
+def _query(statement: str, each: Sequence[Sequence[Any]]) -> bytes:
+    """The handler's statement as psycopg takes it. Raises StatementFailed."""
+    texts = texts_for(statement, each)
+    try:
+        return "%s".join(text.replace("%", "%%") for text in texts).encode()
+    except UnicodeEncodeError as error:
+        raise StatementFailed(f"text that cannot be sent: a lone surrogate at character {error.start}") from None
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,48 @@
+"""One job's log and head inside an open transaction of SQLite: judge and store what is appended, read what is there."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+
+from steplog.eventstore import sqlite_tables as tables
+from steplog.eventstore.chain import Position, end_of
+from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.store import Answer, Append, Claim, Code, Head, HeadColumns
+from steplog.eventstore.stream import judge, tail_of
+
+_VERSION_MAX = (1 << 63) - 1
+
+
+def append(connection: sqlite3.Connection, item: Append) -> Answer:
+    """Judge the owner's append and put it in if it is accepted."""
+    head = tables.find_head(connection, item.job_id)
+    if head is None:
+        return Answer(item.job_id, Code.MISSING, 0)
+    first, last = item.expected.version, item.expected.version + len(item.events)
+    code = judge(item, head, lambda: tables.marks_between(connection, item.job_id, first, last))
+    if code is Code.STORED and head.version == first:
+        head = store(connection, owned(head, None) if item.release else head, item.events, item.columns)
+    return Answer(item.job_id, code, head.version)
+
+
+def store(connection: sqlite3.Connection, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> Head:
+    """Put events and the head that follows from them into the open transaction."""
+    end = end_of(list(events), head.position)
+    moved = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
+    tables.insert_events(connection, events)
+    tables.update_head(connection, moved)
+    return moved
+
+
+def owned(head: Head, claim: Claim | None) -> Head:
+    """The head under a claim, or without an owner; an epoch never falls."""
+    if claim is None:
+        return replace(head, claim_id=None, worker_id=None)
+    return replace(head, epoch=claim.epoch, claim_id=claim.claim_id, worker_id=claim.worker_id)
+
+
+def tail(connection: sqlite3.Connection, head: Head, known: Position) -> list[Event]:
+    """Everything behind `known`, up to the head."""
+    return tail_of(head, tables.rows_after(connection, head.job_id, known.version, _VERSION_MAX), known)
