@@ -13,8 +13,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from steplog.eventstore.chain import Position, link
 from steplog.eventstore.codec import decode
 from steplog.eventstore.errors import DamagedLog, UnknownEvent
-from steplog.eventstore.events import CATALOGUE, Event, EventData
+from steplog.eventstore.events import CATALOGUE, Event, EventData, JobForked
 from steplog.eventstore.upcasters import upcast
+
+
+FORK = JobForked.type()
 
 
 class Row(NamedTuple):
@@ -45,11 +48,21 @@ def read_rows(job_id: str, rows: Iterable[Row], after: Position) -> Iterator[Eve
         if row.version != version:
             raise DamagedLog(job_id, version, f"missing: the log goes on at version {row.version}")
         payload = row.payload if isinstance(row.payload, bytes) else row.payload.encode()
+        if version == 1 and row.type == FORK:
+            before = _parent_hash(job_id, payload)
         expected = link(before, job_id, version, row.event_id, row.type, row.schema_version, row.recorded_at, payload)
         if row.hash != expected:
             raise DamagedLog(job_id, version, f"hash {row.hash[:12]}… does not follow from the log ({expected[:12]}…)")
         before = expected
         yield _read(job_id, row, payload)
+
+
+def _parent_hash(job_id: str, payload: bytes) -> str:
+    """What a fork's chain begins with: its parent's hash, which its own first hash covers too."""
+    try:
+        return str(decode(payload)["parent_hash"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedLog(job_id, 1, f"{FORK} does not say which hash it was forked from: {error!r}") from error
 
 
 def _read(job_id: str, row: Row, payload: bytes) -> Event:

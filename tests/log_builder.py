@@ -7,7 +7,7 @@ from typing import Any
 
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock
-from steplog.eventstore.events import ContextChanged, EventData, JobClaimed, JobCreated, NewEvent
+from steplog.eventstore.events import ContextChanged, EventData, JobClaimed, JobCreated, JobForked, NewEvent
 from steplog.eventstore.store import (
     Append,
     Claim,
@@ -40,6 +40,19 @@ class LogBuilder:
         head = self.columns(**columns)
         created = JobCreated(workflow=head.workflow, workflow_version="1", plan={"phases": []}, key=head.key)
         return NewJob(job_id, self.seal(job_id, Position(), created), head, input_hash, claim)
+
+    def forked(self, parent: Position, parent_id: str) -> JobForked:
+        """The first event of a fork of a job without sub-steps."""
+        return JobForked(
+            workflow="registration",
+            workflow_version="1",
+            plan={"phases": []},
+            from_job_id=parent_id,
+            from_version=parent.version,
+            parent_hash=parent.hash,
+            inherited=0,
+            by="anna",
+        )
 
     def append(self, job_id: str, expected: Position, claim: Claim, *values: Any, release: bool = False) -> Append:
         """The owner's append of one ContextChanged per value."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from compliance.in_parallel import in_parallel
 from compliance.log_case import LogCase
+from log_builder import changed
 
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.errors import JobNotFound, KeyConflict, StoreError, WorkerDead
@@ -43,6 +44,18 @@ class CreatingCompliance(LogCase):
         made = self.build.job(key="r42")
         self.store.create(NewJob(made.job_id, made.events, EVERY_COLUMN, "input"))
         assert self.store.head(made.job_id).columns == EVERY_COLUMN
+
+    def test_a_fork_is_read_from_its_parents_hash_on(self) -> None:
+        parent = self.build.job()
+        self.store.create(parent)
+        at = end_of(list(parent.events), Position())
+        job_id = self.build.clock.new_id()
+        forked = self.build.forked(at, parent.job_id)
+        events = self.build.seal(job_id, Position(0, at.hash), forked, changed(1))
+        self.store.create(NewJob(job_id, events, self.build.columns(), "input"))
+        self.store.append_locked(job_id, Position(), self.build.proposing(changed(2)))
+        assert [event.type for event in self.log(job_id)] == ["JobForked", "ContextChanged", "ContextChanged"]
+        assert [event.version for event in self.store.read(job_id, 1, 2)] == [2]
 
     def test_same_job_again_is_not_stored_twice(self) -> None:
         job = self.build.job()
