@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from steplog.engine.policies import Fatal, Retry, Skip
     from steplog.engine.settings import Settings
     from steplog.engine.step import Job, NoInput, Step
+    from steplog.engine.transaction import Transaction
     from steplog.engine.worker import Worker
     from steplog.engine.workflow import Workflow
     from steplog.eventstore.connect import open_store
-    from steplog.eventstore.errors import PayloadRefused, SteplogError, StoreError
+    from steplog.eventstore.errors import PayloadRefused, StatementFailed, SteplogError, StoreError
 
 __all__ = [
     "AttemptOver",
@@ -46,9 +47,11 @@ __all__ = [
     "Retry",
     "Settings",
     "Skip",
+    "StatementFailed",
     "Step",
     "SteplogError",
     "StoreError",
+    "Transaction",
     "Worker",
     "Workflow",
     "open_store",
@@ -66,10 +69,11 @@ _HOMES = {
     **dict.fromkeys(("Fatal", "Retry", "Skip"), "steplog.engine.policies"),
     "Settings": "steplog.engine.settings",
     **dict.fromkeys(("Job", "NoInput", "Step"), "steplog.engine.step"),
+    "Transaction": "steplog.engine.transaction",
     "Worker": "steplog.engine.worker",
     "Workflow": "steplog.engine.workflow",
     "open_store": "steplog.eventstore.connect",
-    **dict.fromkeys(("PayloadRefused", "SteplogError", "StoreError"), "steplog.eventstore.errors"),
+    **dict.fromkeys(("PayloadRefused", "StatementFailed", "SteplogError", "StoreError"), "steplog.eventstore.errors"),
 }
 
 if not TYPE_CHECKING:  # the checkers read the imports above, and would believe any name of a module that has this

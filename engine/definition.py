@@ -15,6 +15,7 @@ from steplog.engine.errors import DefinitionError
 from steplog.engine.injection import Bindings, Produces, bindings_of, refuse_unfilled
 from steplog.engine.policies import Duration, Retry, Skip, retry_of, seconds_of
 from steplog.engine.step import Job, NoInput, Step
+from steplog.engine.transaction import Transaction
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import PayloadRefused
 from steplog.projections.plan import Key, OnInterrupt, Plan, key_of
@@ -109,6 +110,10 @@ class Decorator(Generic[I, C]):
         self, handler: Callable[Concatenate[Step[I, C], P], R], /
     ) -> SubStep[Concatenate[Step[I, C], P], R, R]: ...
     @overload
+    def __call__(
+        self, handler: Callable[Concatenate[Transaction, P], R], /
+    ) -> SubStep[Concatenate[Transaction, P], R, R]: ...
+    @overload
     def __call__(self, handler: Plain[P, Coroutine[Any, Any, R]], /) -> SubStep[P, Coroutine[Any, Any, R], R]: ...
     @overload
     def __call__(self, handler: Plain[P, R], /) -> SubStep[P, R, R]: ...
@@ -132,6 +137,10 @@ class Declares(ABC, Generic[I, C]):
     def sub_step(
         self, handler: Callable[Concatenate[Step[I, C], P], R], /
     ) -> SubStep[Concatenate[Step[I, C], P], R, R]: ...
+    @overload
+    def sub_step(
+        self, handler: Callable[Concatenate[Transaction, P], R], /
+    ) -> SubStep[Concatenate[Transaction, P], R, R]: ...
     @overload
     def sub_step(self, handler: Plain[P, Coroutine[Any, Any, R]], /) -> SubStep[P, Coroutine[Any, Any, R], R]: ...
     @overload

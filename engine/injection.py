@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 from steplog.engine.errors import DefinitionError
 from steplog.engine.resources import is_async_provider
 from steplog.engine.step import Step
+from steplog.engine.transaction import Transaction
 from steplog.projections.plan import Key, key_of
 
 R = TypeVar("R")
@@ -103,6 +104,8 @@ class Bindings:
     resources: dict[str, Resource]
     returns: Any
     is_async: bool
+    transaction: str | None = None
+    """The parameter that asks for a transaction: the handler is transactional."""
 
 
 def bindings_of(handler: Callable[..., Any], where: str) -> Bindings:
@@ -112,11 +115,14 @@ def bindings_of(handler: Callable[..., Any], where: str) -> Bindings:
     wants_step = bool(parameters) and _is_step(parameters[0], hints)
     results: dict[str, ResultOf] = {}
     resources: dict[str, Resource] = {}
+    transactions = [name for name, hint in hints.items() if hint is Transaction and name != "return"]
     for parameter in parameters[1:] if wants_step else parameters:
         if isinstance(parameter.default, ResultOf):
             results[parameter.name] = parameter.default
         elif isinstance(parameter.default, Resource):
             resources[parameter.name] = parameter.default
+        elif parameter.name in transactions:
+            continue
         elif parameter.default is parameter.empty and parameter.kind not in (
             parameter.VAR_POSITIONAL,
             parameter.VAR_KEYWORD,
@@ -126,10 +132,17 @@ def bindings_of(handler: Callable[..., Any], where: str) -> Bindings:
                 "result(sub_step) or use(provider), or annotate the first parameter as Step"
             )
     is_async = inspect.iscoroutinefunction(handler)
+    if is_async and transactions:
+        raise DefinitionError(
+            f"{where}: {transactions[0]!r} asks for a transaction, which only a plain `def` handler can use: it runs "
+            "in a thread of its own, on a connection that blocks"
+        )
+    if len(transactions) > 1:
+        raise DefinitionError(f"{where}: {' and '.join(transactions)} ask for a transaction: an attempt has one")
     for name, resource in resources.items():
         if not is_async and is_async_provider(resource.provider):
             raise DefinitionError(f"{where}: {name!r} has an async provider, which only an async handler can use")
-    return Bindings(wants_step, results, resources, hints.get("return", Any), is_async)
+    return Bindings(wants_step, results, resources, hints.get("return", Any), is_async, next(iter(transactions), None))
 
 
 def refuse_unfilled(handler: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

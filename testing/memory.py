@@ -1,7 +1,7 @@
 """The log in memory: the store's whole contract without a disk, on a clock of the test's own.
 
 Nothing outlives the process, and a worker dies when the test says so. Transactional sub-steps write to a database in
-memory, in SQLite's dialect, that a test prepares and looks at with `MemoryStore.execute`.
+memory, in SQLite's dialect, that a test prepares and looks at with `MemoryStore.transaction`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
+from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import DamagedLog, JobNotFound, JobOwned, KeyConflict, StoreError, WorkerDead
@@ -37,7 +39,6 @@ from steplog.eventstore.store import (
     WorkerIdentity,
 )
 from steplog.eventstore.stream import Mark, judge, read_to, tail_of
-from steplog.eventstore.transaction import Rows
 from steplog.testing.clock import VirtualClock
 
 
@@ -75,15 +76,15 @@ class MemoryStore:
         with self._lock:
             self._killed.add(worker_id)
 
-    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Rows:
-        """Run a statement of the test's own in the database that transactional sub-steps write to, and commit it."""
-        transaction = self.begin()
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """What a transactional handler gets, for a test's own statements: committed unless the body raises."""
+        opened = self.begin()
         try:
-            rows = transaction.execute(statement, parameters)
-            transaction.commit()
+            yield Transaction(lambda: opened)
+            opened.commit()
         finally:
-            transaction.roll_back()
-        return rows
+            opened.roll_back()
 
     # --- the store itself --------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from steplog import Context, DefinitionError, Retry, Step, Workflow, result, use
+from steplog import Context, DefinitionError, Retry, Step, Transaction, Workflow, result, use
 from steplog.eventstore.store import Store
 from steplog.testing.memory import MemoryStore
 
@@ -85,6 +85,19 @@ def errors_in_a_list(wf: Workflow[Any, Any]) -> None:
     Retry(on=errors)
 
 
+def transaction_for_an_async_handler(wf: Workflow[Any, Any]) -> None:
+    async def handler(tx: Transaction) -> None: ...
+
+    wf.sub_step(handler)
+
+
+def two_transactions(wf: Workflow[Any, Any]) -> None:
+    def handler(one: Transaction, other: Transaction) -> None: ...
+
+    handlers: Any = handler
+    wf.sub_step(handlers)
+
+
 def async_condition(wf: Workflow[Any, Any]) -> None:
     async def never(job: Any) -> bool:
         return False
@@ -111,6 +124,8 @@ REFUSED: dict[str, tuple[Callable[[Workflow[Any, Any]], Any], str]] = {
     "no attempts": (lambda wf: Retry(attempts=0), "at least once"),
     "errors to retry in a list": (errors_in_a_list, "tuples of exception types"),
     "a context that needs a value": (lambda wf: Workflow("needy", context=Needy), "needs a default: cook"),
+    "a transaction for an async handler": (transaction_for_an_async_handler, "only a plain `def` handler"),
+    "two transactions": (two_transactions, "one and other ask for a transaction"),
     "a condition that is async": (async_condition, "cannot be async"),
     "waits that shrink": (lambda wf: Retry(factor=0.5), "cannot shrink"),
     "a duration without a unit": (lambda wf: wf.sub_step(timeout="5 minutes"), "is no duration"),
@@ -142,6 +157,25 @@ def test_a_handler_stays_callable_in_a_unit_test() -> None:
     assert greet("you") == "hello you"
     with pytest.raises(TypeError, match="without an engine, so result\\(\\) does not fill 'name'"):
         greet()
+
+
+def test_a_transactional_handler_is_tested_with_a_transaction_of_the_store_in_memory() -> None:
+    store = MemoryStore()
+
+    @Workflow("unit").sub_step
+    def book(tx: Transaction, dish: str = "soup") -> int:
+        return tx.execute("update stock set left_over = left_over - 1 where dish = %s", [dish]).rowcount
+
+    with store.transaction() as tx:
+        tx.execute("create table stock (dish text, left_over integer)")
+        tx.executemany("insert into stock values (%s, %s)", [["soup", 7], ["cake", 1]])
+    with pytest.raises(ZeroDivisionError), store.transaction() as tx:
+        assert 1 / (book(tx, dish="cake") - 1)
+    with store.transaction() as tx:
+        assert book(tx) == 1
+
+    with store.transaction() as tx:
+        assert tx.execute("select dish, left_over from stock").fetchall() == [("soup", 6), ("cake", 1)]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ class MemoryHarness:
     def __init__(self) -> None:
         self.memory = MemoryStore()
         self.store: Store = self.memory
-        self.memory.execute("CREATE TABLE effects (name text PRIMARY KEY)")
+        with self.memory.transaction() as transaction:
+            transaction.execute("CREATE TABLE effects (name text PRIMARY KEY)")
 
     def reopen(self) -> Store:
         return self.memory

@@ -5,7 +5,7 @@ from typing import assert_type
 
 from pydantic import BaseModel
 
-from steplog import Context, JobHandle, Retry, Skip, Step, Workflow, result, use
+from steplog import Context, JobHandle, Retry, Skip, Step, Transaction, Workflow, result, use
 
 
 class Signup(BaseModel, frozen=True):
@@ -44,6 +44,30 @@ def restaurant_registration(step: Step[Signup, Progress]) -> str:
     return step.input.restaurant_id
 
 
+@register.sub_step
+def with_transaction(step: Step[Signup, Progress], tx: Transaction) -> str:
+    tx.execute("insert into restaurants (id) values (%s)", [step.input.restaurant_id])
+    tx.executemany("insert into dishes (id) values (%s)", [[1], [2]])
+    return step.input.restaurant_id
+
+
+@register.sub_step(timeout="5s")
+def with_result_and_transaction(
+    step: Step[Signup, Progress], tx: Transaction, rid: str = result(restaurant_registration)
+) -> int:
+    return tx.execute("update restaurants set open = true where id = %s", [rid]).rowcount
+
+
+@register.sub_step
+def transaction_alone(tx: Transaction) -> list[tuple[object, ...]]:
+    return tx.execute("select 1").fetchall()
+
+
+@register.sub_step(retry=2)
+def transaction_and_result(tx: Transaction, rid: str = result(with_transaction)) -> int:
+    return len(rid)
+
+
 @register.sub_step(when=lambda job: bool(job.context.code_files) or Skip("no code files"))
 async def website_config(step: Step[Signup, Progress], rid: str = result(restaurant_registration)) -> None: ...
 
@@ -66,6 +90,19 @@ assert_type(job.result(website_config), None)
 assert_type(job.result(code_generation), list[str])
 assert_type(job.context.owner_id, str | None)
 assert_type(maybe(), int)
+assert_type(job.result(with_transaction), str)
+assert_type(job.result(with_result_and_transaction), int)
+assert_type(job.result(transaction_alone), list[tuple[object, ...]])
+assert_type(job.result(transaction_and_result), int)
+
+
+def unit_test(tx: Transaction, step: Step[Signup, Progress]) -> None:
+    assert_type(with_transaction(step, tx), str)
+    assert_type(with_result_and_transaction(step, tx, rid="r"), int)
+    assert_type(transaction_alone(tx), list[tuple[object, ...]])
+    assert_type(transaction_and_result(tx, rid="r"), int)
+
+
 hello = Workflow("hello")
 
 

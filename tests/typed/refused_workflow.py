@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from steplog import Context, Step, Workflow, result, use
+from steplog import Context, Step, Transaction, Workflow, result, use
 
 
 class Signup(BaseModel, frozen=True):
@@ -66,7 +66,31 @@ def g(n: str = use(number), m: int = result(a, default=None)) -> int:  # refused
     return 1
 
 
+@wf.sub_step
+def h(step: Step[Signup, Other], tx: Transaction) -> int:  # refused
+    return 1
+
+
+@wf.sub_step
+def i(step: Step[Signup, Progress], tx: Transaction) -> int:
+    tx.commit()  # refused
+    tx.execute("select 1", 1)  # refused
+    tx.execute(1)  # refused
+    return 1
+
+
+@wf.sub_step
+def j(tx: Transaction, n: int = result(a)) -> int:  # refused
+    return 1
+
+
+@wf.sub_step()
+def k(tx: Transaction, n: str) -> int:
+    return 1
+
+
 wf.run()  # refused
 wf.run("x")  # refused
 a()  # refused
+k("x")  # refused
 b("x")  # refused
