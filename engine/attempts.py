@@ -10,7 +10,6 @@ import contextvars
 import logging
 import random
 import threading
-import time
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -29,6 +28,7 @@ from steplog.engine.policies import Retry, Skip
 from steplog.engine.resources import open_async, open_plain
 from steplog.engine.step import Step
 from steplog.engine.values import dump, load
+from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import decode, encode, escape
 from steplog.eventstore.errors import PayloadRefused
 from steplog.eventstore.limits import (
@@ -52,13 +52,13 @@ logger = logging.getLogger("steplog.engine")
 class Attempts:
     """The attempts of one job that are running in this process."""
 
-    def __init__(self, definition: AnyDefinition, inbox: Inbox, input: Any, grace_s: float) -> None:
+    def __init__(self, definition: AnyDefinition, inbox: Inbox, input: Any, clock: Clock, grace_s: float) -> None:
         self._definition = definition
         self._inbox = inbox
         self._input = input
+        self._clock = clock
         self._grace_s = grace_s
-        self._supervisors: set[asyncio.Task[None]] = set()
-        self._channels: set[_Channel] = set()
+        self._supervisors: dict[_Channel, asyncio.Task[None]] = {}
         self.occupied: set[Key] = set()
         """Sub-steps whose attempt was timed out and whose handler is still running."""
         self.stuck: set[Key] = set()
@@ -66,38 +66,38 @@ class Attempts:
 
     def start(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
         """Call the handler of an attempt whose start is durable."""
-        supervisor = asyncio.create_task(self._supervise(of, state, timeout_s), name=f"{of.key}#{of.attempt}")
-        self._supervisors.add(supervisor)
-        supervisor.add_done_callback(self._supervisors.discard)
+        channel = _Channel(of, self._inbox, self._clock)
+        call = _Call(of, self._definition.sub_steps[of.key], state, self._definition, self._input, channel)
+        name = f"{of.key}#{of.attempt}"
+        self._supervisors[channel] = asyncio.create_task(self._supervise(call, timeout_s), name=name)
 
     def cancel(self) -> None:
         """Ask every running handler to stop."""
-        for channel in self._channels:
+        for channel in self._supervisors:
             channel.cancelled = True
 
     async def close(self) -> None:
         """Stop caring: async handlers are cancelled and given a moment, threads are left to end by themselves."""
         self.cancel()
-        for supervisor in self._supervisors:
+        supervisors = list(self._supervisors.values())
+        for supervisor in supervisors:
             supervisor.cancel()
-        if self._supervisors:
-            await asyncio.wait(self._supervisors, timeout=2 * ENDING_S_MAX)
+        if supervisors:
+            await asyncio.wait(supervisors, timeout=2 * ENDING_S_MAX)
 
-    async def _supervise(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
-        channel = _Channel(of, self._inbox)
-        self._channels.add(channel)
+    async def _supervise(self, call: _Call, timeout_s: float | None) -> None:
         try:
-            await self._watch(self._call(of, state, channel), timeout_s)
+            if timeout_s is not None or not call.sub_step.bindings.is_async:
+                await self._watch(call, timeout_s)
+            elif (outcome := await call.run_async()) is not None:  # nothing to wait for beside it: no task of its own
+                self._inbox.post(outcome)
         except Exception as error:  # no thread to run in, an exception nobody can look at
+            of = call.of
             self._inbox.post(fact.Failed(of, error_data(error, self._retry(of).allows(error)), 0.0, random.random()))
         finally:
-            self._channels.discard(channel)
+            del self._supervisors[call.channel]
 
     async def _watch(self, call: _Call, timeout_s: float | None) -> None:
-        if timeout_s is None and call.sub_step.bindings.is_async:  # nothing to wait for beside it: no task of its own
-            if (outcome := await call.run_async()) is not None:
-                self._inbox.post(outcome)
-            return
         running = call.running()
         try:
             await asyncio.wait({running}, timeout=timeout_s)
@@ -136,11 +136,8 @@ class Attempts:
         retry: Retry = self._definition.sub_steps[of.key].options.retry
         return retry
 
-    def _call(self, of: AttemptId, state: State, channel: _Channel) -> _Call:
-        return _Call(of, self._definition.sub_steps[of.key], state, self._definition, self._input, channel)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
     """One call of one handler."""
 
@@ -158,15 +155,18 @@ class _Call:
         return _in_thread(self.run_plain, name=f"steplog-{self.of.key}")
 
     async def run_async(self) -> Fact | None:
-        started, own = time.monotonic(), _OwnError()
+        started, own = self.channel.clock.monotonic(), _OwnError()
         try:
             args, kwargs = self._arguments()
-            async with AsyncExitStack() as stack:
-                for name, resource in self.sub_step.bindings.resources.items():
-                    kwargs[name] = await open_async(resource.provider, stack)
-                stack.push(own)
+            if resources := self.sub_step.bindings.resources:
+                async with AsyncExitStack() as stack:
+                    for name, resource in resources.items():
+                        kwargs[name] = await open_async(resource.provider, stack)
+                    stack.push(own)
+                    value = await self.sub_step.handler(*args, **kwargs)
+                own.raise_again()
+            else:
                 value = await self.sub_step.handler(*args, **kwargs)
-            own.raise_again()
             return self._completed(value, started)
         except BaseException as closing:  # a handler may raise anything, and anything it raises is its outcome
             error = own.error or closing
@@ -175,7 +175,7 @@ class _Call:
             return self._raised(error, started)
 
     def run_plain(self) -> Fact | None:
-        started, own = time.monotonic(), _OwnError()
+        started, own = self.channel.clock.monotonic(), _OwnError()
         try:
             args, kwargs = self._arguments()
             with ExitStack() as stack:
@@ -220,15 +220,19 @@ class _Call:
 
     def _completed(self, value: Any, started: float) -> Fact:
         result, changed = dump(value, self.sub_step.bindings.returns, "result"), self.channel.changed()
-        _refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
-        return fact.Completed(self.of, result, changed, time.monotonic() - started)
+        if result is not None or changed:
+            _refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
+        return fact.Completed(self.of, result, changed, self._seconds_since(started))
+
+    def _seconds_since(self, started: float) -> float:
+        return self.channel.clock.monotonic() - started
 
     def _raised(self, error: BaseException, started: float) -> Fact:
         if isinstance(error, Skip):
             return fact.SkipRaised(self.of, message_of(error))
         retry: Retry = self.sub_step.options.retry
         retryable = retry.allows(error) and not isinstance(error, (PayloadRefused, AttemptOver))
-        return fact.Failed(self.of, error_data(error, retryable), time.monotonic() - started, random.random())
+        return fact.Failed(self.of, error_data(error, retryable), self._seconds_since(started), random.random())
 
 
 class _OwnError:
@@ -248,7 +252,8 @@ class _OwnError:
 class _Channel:
     """An attempt's reports, from whichever thread its handler runs in."""
 
-    def __init__(self, of: AttemptId, inbox: Inbox) -> None:
+    def __init__(self, of: AttemptId, inbox: Inbox, clock: Clock) -> None:
+        self.clock = clock
         self._of = of
         self._inbox = inbox
         self._draft: Context | None = None
@@ -296,11 +301,11 @@ class _Channel:
         encode(numbers, path="progress")
         told = None if note is None else escape(note, ERROR_MESSAGE_CHARS_MAX)
         self._untold = fact.Progressed(self._of, done, total, told)
-        if time.monotonic() - self._progressed_at >= _PROGRESS_EVERY_S:
+        if self.clock.monotonic() - self._progressed_at >= _PROGRESS_EVERY_S:
             self._tell(self._untold)
 
     def _tell(self, progressed: fact.Progressed) -> None:
-        self._progressed_at = time.monotonic()
+        self._progressed_at = self.clock.monotonic()
         self._untold = None
         self._inbox.post(progressed)
 

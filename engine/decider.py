@@ -81,6 +81,7 @@ class _Deciding:
 
     def __init__(self, state: State, shape: Shape, now: str, situation: Situation) -> None:
         self.evolution = Evolution(state)
+        self.state = state
         self.shape = shape
         self.now = now
         self.situation = situation
@@ -88,13 +89,10 @@ class _Deciding:
         self.questions: list[Key] = []
         self.unrecorded: list[Fact] = []
 
-    @property
-    def state(self) -> State:
-        return self.evolution.state
-
     def emit(self, data: ev.EventData) -> None:
         self.events.append(data)
         self.evolution.foresee(data, self.now)
+        self.state = self.evolution.state
 
     # --- facts -------------------------------------------------------------------------------------------------------
 
@@ -118,11 +116,11 @@ class _Deciding:
 
     def _counts(self, of: AttemptId) -> bool:
         """An outcome counts only for the generation and attempt in progress."""
-        sub_step = sub_step_of(self.state, of.key)
-        return (sub_step["status"], sub_step["generation"], sub_step["attempts"]) == (
-            "in_progress",
-            of.generation,
-            of.attempt,
+        sub_step = self.state["phases"][of.phase]["sub_steps"][of.sub_step]
+        return (
+            sub_step["attempts"] == of.attempt
+            and sub_step["status"] == "in_progress"
+            and sub_step["generation"] == of.generation
         )
 
     def _late(self, happened: Fact) -> None:
@@ -139,11 +137,18 @@ class _Deciding:
     def _complete(self, done: fact.Completed) -> None:
         refused = {name: value for name, value in done.changed.items() if not self._may_write(done.of, name, value)}
         merged = {name: value for name, value in done.changed.items() if name not in refused}
+        of = done.of
         if merged:
-            self.emit(ev.ContextChanged(set=merged, phase=done.of.phase, sub_step=done.of.sub_step))
+            self.emit(ev.ContextChanged(set=merged, phase=of.phase, sub_step=of.sub_step))
         self.emit(
             ev.SubStepCompleted(
-                **_attempt(done.of), result=done.result, seconds=done.seconds, context_refused=refused or None
+                phase=of.phase,
+                sub_step=of.sub_step,
+                generation=of.generation,
+                attempt=of.attempt,
+                result=done.result,
+                seconds=done.seconds,
+                context_refused=refused or None,
             )
         )
 
@@ -264,8 +269,10 @@ class _Deciding:
     def _start_due(self, phase: str, *, restarts_only: bool) -> None:
         """Start what is due, in the order of declaration, as far as there is room."""
         of_phase = self.state["phases"][phase]
-        room = self.shape.phases[phase].get("parallel", len(of_phase["sub_steps"])) - len(of_phase["in_progress"])
         names = [*of_phase["suspended"], *(() if restarts_only else of_phase["ready"])]
+        if not names:
+            return
+        room = self.shape.phases[phase].get("parallel", len(of_phase["sub_steps"])) - len(of_phase["in_progress"])
         due = (key for key in in_order(self.shape, phase, names) if self._is_due(key))
         for key in list(islice(due, max(0, room))):
             self._start(key)

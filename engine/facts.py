@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Set
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from steplog.projections.plan import Key, key_of
 
@@ -16,8 +16,7 @@ Answer = Literal[True] | str | ErrorData
 """What `when=` said: True, the reason to skip, or the error it raised."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptId:
+class AttemptId(NamedTuple):
     """Which attempt an outcome is of."""
 
     phase: str
@@ -30,8 +29,7 @@ class AttemptId:
         return key_of(self.phase, self.sub_step)
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(NamedTuple):
     """The handler returned; `changed` are the context fields it set."""
 
     of: AttemptId
@@ -40,8 +38,7 @@ class Completed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The handler raised, or took too long. `spread` in [0, 1) is the luck that jitter draws on."""
 
     of: AttemptId
@@ -50,16 +47,14 @@ class Failed:
     spread: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SkipRaised:
+class SkipRaised(NamedTuple):
     """The handler said that there is nothing to do."""
 
     of: AttemptId
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointReached:
+class CheckpointReached(NamedTuple):
     """The handler said where the next attempt may go on."""
 
     of: AttemptId
@@ -67,8 +62,7 @@ class CheckpointReached:
     changed: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Progressed:
+class Progressed(NamedTuple):
     """The handler said how far it is."""
 
     of: AttemptId
@@ -77,8 +71,7 @@ class Progressed:
     note: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupted:
+class Interrupted(NamedTuple):
     """Attempts in progress have lost their owner: nobody will report their outcomes."""
 
     cause: Literal["owner died", "handed back"]
@@ -88,17 +81,16 @@ class Interrupted:
 Fact = Completed | Failed | SkipRaised | CheckpointReached | Progressed | Interrupted
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """What deciding depends on beside the log."""
 
-    occupied: frozenset[Key] = field(default_factory=frozenset)
+    occupied: Set[Key] = frozenset()
     """Sub-steps whose earlier attempt is still running although it was settled: they cannot start."""
-    stuck: frozenset[Key] = field(default_factory=frozenset)
+    stuck: Set[Key] = frozenset()
     """Those of them that have not ended within the grace period."""
     stopping: bool = False
     """The worker stops: nothing new starts."""
-    answers: Mapping[Key, Answer] = field(default_factory=dict)
+    answers: Mapping[Key, Answer] = MappingProxyType({})
     """What conditions have said that is not recorded yet."""
     interruptions_max: int = 3
     """Interruptions of one sub-step by its owner's death before the job parks."""

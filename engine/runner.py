@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 
 from steplog.engine import facts as fact
@@ -30,6 +27,7 @@ from steplog.engine.errors import LogRegressed, OwnershipLost
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.history import Loaded, position_of, to_store
 from steplog.engine.inbox import Inbox
+from steplog.engine.outbox import Outbox
 from steplog.engine.policies import Skip
 from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
@@ -40,7 +38,7 @@ from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, OutcomeUnknown, StoreDamaged, StoreUnavailable
 from steplog.eventstore.events import EventData, SubStepData, SubStepStarted
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store
-from steplog.eventstore.writer import CLOSING_S_MAX, Writer
+from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
 from steplog.projections.plan import Key, Shape, key_of
@@ -57,6 +55,11 @@ def _log_failure(saving: asyncio.Future[None]) -> None:
         logger.warning("a state was not stored: %s", error)
 
 
+def _give_up(answer: asyncio.Future[Answer]) -> None:
+    if not answer.done():
+        answer.set_exception(OutcomeUnknown("the store did not answer before the worker stopped"))
+
+
 @dataclass(frozen=True, slots=True)
 class Owned:
     """What it takes to run a job: its state, the fence, and the code."""
@@ -66,30 +69,13 @@ class Owned:
     definition: AnyDefinition
 
 
-def _answered(promised: Future[Answer]) -> asyncio.Future[Answer]:
-    """The writer's promise on the running loop; cancelling it leaves the promise alone."""
-    loop = asyncio.get_running_loop()
-    answered: asyncio.Future[Answer] = loop.create_future()
-
-    def settle() -> None:
-        if not answered.done():
-            error = promised.exception()
-            answered.set_result(promised.result()) if error is None else answered.set_exception(error)
-
-    def tell(promised: Future[Answer]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle)
-
-    promised.add_done_callback(tell)
-    return answered
-
-
 class Runner:
     """Runs one job until it ends, waits for a person, or is handed back."""
 
-    def __init__(self, owned: Owned, store: Store, writer: Writer, clock: Clock, settings: Settings) -> None:
+    def __init__(self, owned: Owned, store: Store, outbox: Outbox, clock: Clock, settings: Settings) -> None:
+        self._loop = asyncio.get_running_loop()
         self._store = store
-        self._writer = writer
+        self._outbox = outbox
         self._clock = clock
         self._settings = settings
         self._claim = owned.claim
@@ -98,12 +84,12 @@ class Runner:
         self._input = load_value(owned.loaded.state["input"], owned.definition.input_type)
         self.state: State = owned.loaded.state
         self._position: Position = owned.loaded.position
-        self._inbox = Inbox(asyncio.get_running_loop())
-        self._attempts = Attempts(owned.definition, self._inbox, self._input, settings.grace_s)
+        self._inbox = Inbox(self._loop)
+        self._attempts = Attempts(owned.definition, self._inbox, self._input, clock, settings.grace_s)
         self._stored_at = owned.loaded.stored_at
         self._stop_by: float | None = None
         self._lost: str | None = None
-        self._sending: asyncio.Timeout | None = None
+        self._answer: asyncio.Future[Answer] | None = None
         self._decided_at = ""
         self._answers: dict[Key, fact.Answer] = {}
 
@@ -142,12 +128,11 @@ class Runner:
 
     def stop(self, grace_s: float) -> None:
         """Start nothing new, let what runs settle for `grace_s` seconds, then hand the job back."""
-        deadline = time.monotonic() + grace_s
+        deadline = self._loop.time() + grace_s
         self._stop_by = deadline if self._stop_by is None else min(self._stop_by, deadline)
         self._attempts.cancel()
         self._inbox.wake()
-        if self._sending is not None:
-            self._sending.reschedule(self._gives_up_at())
+        self._limit_waiting(self._stop_by)
 
     def lose_from_thread(self, why: str) -> None:
         """The job is somebody else's now."""
@@ -168,8 +153,8 @@ class Runner:
 
     def _situation(self) -> Situation:
         return Situation(
-            occupied=frozenset(self._attempts.occupied),
-            stuck=frozenset(self._attempts.stuck),
+            occupied=self._attempts.occupied,
+            stuck=self._attempts.stuck,
             stopping=self._stop_by is not None,
             answers=self._answers,
             interruptions_max=self._settings.interruptions_max,
@@ -219,25 +204,20 @@ class Runner:
 
     async def _send(self, item: Append) -> Code:
         """What became of the append; OutcomeUnknown where the runner has to stop and the store does not answer."""
-        try:
-            async with asyncio.timeout_at(self._gives_up_at()) as self._sending:
-                promised = self._writer.offer(item)
-                if promised is None:  # no room: the loop must not wait for it, handlers and signals go on
-                    promised = await asyncio.to_thread(self._writer.append, item)
-                return (await _answered(promised)).code
-        except TimeoutError:
-            raise OutcomeUnknown("the store did not answer before the worker stopped") from None
-        finally:
-            self._sending = None
+        self._answer = self._outbox.send(item)
+        if self._stop_by is not None:
+            self._limit_waiting(max(self._stop_by, self._loop.time()))
+        return (await self._answer).code
 
-    def _gives_up_at(self) -> float | None:
-        """When to stop waiting for the store: never, as long as nobody stops the runner."""
-        return None if self._stop_by is None else max(self._stop_by, time.monotonic()) + CLOSING_S_MAX
+    def _limit_waiting(self, stop_by: float) -> None:
+        """Give the store up some time after the runner should have stopped."""
+        if (answer := self._answer) is not None and not answer.done():
+            self._loop.call_at(stop_by + CLOSING_S_MAX, _give_up, answer)
 
     def _park_regressed(self) -> State:
         return park_regressed(
             self._store,
-            self._writer,
+            self._outbox.writer,
             self._clock,
             worker_id=self._claim.worker_id,
             job_id=self.state["job_id"],
@@ -283,10 +263,10 @@ class Runner:
         due = next_due(self.state, self._decided_at)
         waits = [max(0.0, seconds_between(self._clock.now(), due))] if due else []
         if self._stop_by is not None:
-            waits = [max(0.0, self._stop_by - time.monotonic())]
+            waits = [max(0.0, self._stop_by - self._loop.time())]
         return min(waits, default=None)
 
     def _handing_back_is_due(self) -> bool:
         if self._stop_by is None:
             return False
-        return time.monotonic() >= self._stop_by or not in_progress(self.state)
+        return self._loop.time() >= self._stop_by or not in_progress(self.state)

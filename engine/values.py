@@ -21,6 +21,8 @@ def dump(value: object, annotation: Any, path: str) -> Any:
 
     Without a type (`Any`) only plain JSON and pydantic models are taken: a tuple would come back as a list.
     """
+    if value is None and annotation in (None, NoneType, Any):
+        return None
     if annotation is Any and isinstance(value, BaseModel):
         annotation = type(value)
     if annotation is Any or (annotation is type(value) and annotation in (str, bool, int, NoneType)):

@@ -14,6 +14,7 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import DataMismatch, PlanMismatch
 from steplog.engine.fit import misfits
 from steplog.engine.history import load
+from steplog.engine.outbox import Outbox
 from steplog.engine.plan import differences, plan_of
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
@@ -41,6 +42,7 @@ class Worker:
         self.stopped_by: int | None = None
         """The signal that asked it to stop."""
         self._stop_by: float | None = None
+        self._outbox: Outbox | None = None
         self._runners: dict[str, tuple[Claim, Runner]] = {}
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="steplog-heartbeat", daemon=True)
@@ -102,8 +104,10 @@ class Worker:
             self._runners.pop(job_id, None)
 
     def runner(self, owned: Owned) -> Runner:
-        """A runner for a job this worker owns, on the running event loop."""
-        runner = Runner(owned, self.store, self.writer, self.clock, self.settings)
+        """A runner for a job this worker owns, on the running event loop: the same for all its jobs."""
+        if self._outbox is None:
+            self._outbox = Outbox(self.writer)
+        runner = Runner(owned, self.store, self._outbox, self.clock, self.settings)
         self._runners[owned.loaded.state["job_id"]] = (owned.claim, runner)
         if self._stop_by is not None:
             runner.stop(self._stop_by - time.monotonic())

@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -42,39 +43,47 @@ class SystemClock:
         return time.monotonic()
 
     def new_id(self) -> str:
-        digits = f"{_uuid7(time.time_ns() // 1_000_000, _ten_random_bytes()):032x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        digits = f"{time.time_ns() // 1_000_000:012x}"
+        return f"{digits[:8]}-{digits[8:]}-{_random_tail()}"
 
 
 def uuid7(unix_ms: int, random: bytes) -> uuid.UUID:
-    """A version 7 UUID of a time in milliseconds and ten random bytes."""
-    return uuid.UUID(int=_uuid7(unix_ms, random))
-
-
-def _uuid7(unix_ms: int, random: bytes) -> int:
-    """The same as a number, laid out as RFC 9562 says."""
+    """A version 7 UUID of a time in milliseconds and ten random bytes, laid out as RFC 9562 says."""
     tail = int.from_bytes(random, "big")
-    return (unix_ms & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | (tail >> 68) << 64 | 0b10 << 62 | tail & (1 << 62) - 1
+    time_and_version = (unix_ms & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76
+    return uuid.UUID(int=time_and_version | (tail >> 68) << 64 | 0b10 << 62 | tail & (1 << 62) - 1)
 
 
-_random: list[bytes] = []
-"""Ten bytes each, drawn together: a system call gives the interpreter away, and every event needs an id."""
+_random_tails: list[str] = []
+"""What follows the time in a version 7 UUID, drawn together: a system call gives the interpreter away, and every event
+needs an id."""
 
-os.register_at_fork(after_in_child=_random.clear)
+os.register_at_fork(after_in_child=_random_tails.clear)
 
 
-def _ten_random_bytes() -> bytes:
+def _random_tail() -> str:
     while True:
         try:
-            return _random.pop()  # one bytecode: no two threads get the same
+            return _random_tails.pop()  # one bytecode: no two threads get the same
         except IndexError:
-            drawn = os.urandom(10 * 256)
-            _random.extend(drawn[start : start + 10] for start in range(0, len(drawn), 10))
+            drawn = os.urandom(10 * 256).hex()
+            _random_tails.extend(_tail(drawn[start : start + 20]) for start in range(0, len(drawn), 20))
+
+
+def _tail(digits: str) -> str:
+    variant = "89ab"[int(digits[3], 16) & 0b11]
+    return f"7{digits[:3]}-{variant}{digits[4:7]}-{digits[7:19]}"
 
 
 def instant(unix_s: float) -> str:
     """The RFC 3339 form of seconds since 1970."""
-    return _in_utc(datetime.fromtimestamp(unix_s, UTC))
+    second, microsecond = divmod(round(unix_s * 1_000_000), 1_000_000)
+    return f"{_second(second)}.{microsecond:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat()[:-6]
 
 
 def _in_utc(moment: datetime) -> str:

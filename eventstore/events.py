@@ -6,8 +6,7 @@ from these models. A field that is None is left out of the log.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,8 +20,7 @@ By = str
 """Who did it: `engine`, or an operator's name."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An event about to be written: sealed into its job's chain, its data already canonical bytes."""
 
     job_id: str
@@ -35,8 +33,7 @@ class NewEvent:
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """An event as recorded and read back."""
 
     job_id: str

@@ -9,11 +9,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import Protocol, TypeVar
 
 from steplog.eventstore.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
 from steplog.eventstore.outage import Outage
@@ -32,9 +33,33 @@ _RESEND_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 T = TypeVar("T")
 
 
-class _Queued(NamedTuple):
+Outcome = Answer | Exception
+"""What became of an append: the store's answer, or why there is none."""
+
+
+class Mailbox(Protocol):
+    """Where the writer puts what became of appends."""
+
+    def deliver(self, outcomes: Sequence[tuple[Append, Outcome]]) -> None:
+        """Take the outcomes of appends that were answered together; called in the writer's threads, never waits."""
+        ...
+
+
+class _Promise(Future[Answer]):
+    """The mailbox of one append that somebody waits for in a thread of his own."""
+
+    def deliver(self, outcomes: Sequence[tuple[Append, Outcome]]) -> None:
+        ((_, outcome),) = outcomes
+        if isinstance(outcome, Exception):
+            self.set_exception(outcome)
+        else:
+            self.set_result(outcome)
+
+
+@dataclass(eq=False, slots=True)
+class _Queued:
     item: Append
-    promised: Future[Answer]
+    mailbox: Mailbox
     size: int
 
 
@@ -51,8 +76,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._locked: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._kept_back: list[_Queued] = []
-        self._unanswered: dict[Future[Answer], int] = {}
-        """Everything promised and not answered yet, with its bytes."""
+        self._unanswered: set[_Queued] = set()
         self._bytes = 0
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
@@ -71,24 +95,28 @@ class Writer:
 
         Where too much waits already, this waits for room: nothing is ever dropped.
         """
-        while (promised := self.offer(item)) is None:
-            self._await_room(_size(item))
-        return promised
+        promise = _Promise()
+        promise.set_running_or_notify_cancel()
+        self.put(item, promise)
+        return promise
 
-    def offer(self, item: Append) -> Future[Answer] | None:
-        """The same without waiting: None where there is no room."""
-        size = _size(item)
-        promised: Future[Answer] = Future()
-        promised.set_running_or_notify_cancel()
+    def put(self, item: Append, mailbox: Mailbox) -> None:
+        """The same with the outcome delivered to a mailbox."""
+        while not self.offer(item, mailbox):
+            self._await_room(_size(item))
+
+    def offer(self, item: Append, mailbox: Mailbox) -> bool:
+        """The same without waiting: False where there is no room."""
+        queued = _Queued(item, mailbox, _size(item))
         with self._lock:
             if self._closing.is_set():
                 raise StoreUnavailable("the writer is closed")
-            if not self._has_room(size):
-                return None
-            self._unanswered[promised] = size
-            self._bytes += size
-            self._queue.put(_Queued(item, promised, size))
-        return promised
+            if not self._has_room(queued.size):
+                return False
+            self._unanswered.add(queued)
+            self._bytes += queued.size
+            self._queue.put(queued)
+        return True
 
     def close(self) -> None:
         """Write what is queued, then end the threads. What a store that is away does not take raises StoreUnavailable.
@@ -161,7 +189,7 @@ class Writer:
             self._set_apart(batch, error)
             return
         known = list(zip(batch, answers, strict=True))
-        self._answer([(queued.promised, answer) for queued, answer in known if answer.code is not Code.BUSY])
+        self._answer([(queued, answer) for queued, answer in known if answer.code is not Code.BUSY])
         for queued, answer in known:
             if answer.code is Code.BUSY:
                 self._send_alone(queued)
@@ -170,7 +198,7 @@ class Writer:
         """One member that cannot be stored must not take the others with it: halve until it stands alone."""
         away = isinstance(error, StoreUnavailable) and not isinstance(error, StoreDamaged)
         if away or len(batch) == 1:
-            self._fail([queued.promised for queued in batch], error)
+            self._fail(batch, error)
             return
         middle = len(batch) // 2
         self._write(batch[:middle])
@@ -190,16 +218,15 @@ class Writer:
 
     def _drain_locked(self) -> None:
         while (queued := self._locked.get()) is not None:
-            item, promised, _ = queued
             try:
-                answer = self._until_known(partial(self._store.append_waiting, item))
+                answer = self._until_known(partial(self._store.append_waiting, queued.item))
             except Exception as error:
-                self._fail([promised], error)
+                self._fail([queued], error)
                 continue
             if answer.code is not Code.BUSY:
-                self._answer([(promised, answer)])
+                self._answer([(queued, answer)])
             elif self._closing.is_set():
-                self._fail([promised], OutcomeUnknown("the job was locked until the writer was closed"))
+                self._fail([queued], OutcomeUnknown("the job was locked until the writer was closed"))
             else:
                 self._locked.put(queued)
 
@@ -225,26 +252,22 @@ class Writer:
                 return known
         raise StoreUnavailable("the store is away and the writer is closed")
 
-    def _answer(self, answers: list[tuple[Future[Answer], Answer]]) -> None:
-        for promised, answer in self._take(answers):
-            promised.set_result(answer)
+    def _fail(self, unanswered: list[_Queued], error: Exception) -> None:
+        self._answer([(queued, error) for queued in unanswered])
 
-    def _fail(self, promises: list[Future[Answer]], error: Exception) -> None:
-        for promised, reason in self._take([(promised, error) for promised in promises]):
-            promised.set_exception(reason)
-
-    def _take(self, outcomes: list[tuple[Future[Answer], T]]) -> list[tuple[Future[Answer], T]]:
-        """Those that nobody else answers: `close` gives up on a store that may still answer later."""
-        mine: list[tuple[Future[Answer], T]] = []
+    def _answer(self, outcomes: Sequence[tuple[_Queued, Outcome]]) -> None:
+        """Deliver those that nobody else answers: `close` gives up on a store that may still answer later."""
+        mine: dict[Mailbox, list[tuple[Append, Outcome]]] = {}
         with self._lock:
-            for outcome in outcomes:
-                size = self._unanswered.pop(outcome[0], None)
-                if size is not None:
-                    self._bytes -= size
-                    mine.append(outcome)
+            for queued, outcome in outcomes:
+                if queued in self._unanswered:
+                    self._unanswered.discard(queued)
+                    self._bytes -= queued.size
+                    mine.setdefault(queued.mailbox, []).append((queued.item, outcome))
             if self._callers_waiting:
                 self._room.notify_all()
-        return mine
+        for mailbox, delivered in mine.items():
+            mailbox.deliver(delivered)
 
 
 def _size(item: Append) -> int:

@@ -19,6 +19,9 @@ _RULES = {**JOB_RULES, **SUB_STEP_RULES}
 _WIDE = frozenset({"JobResumed", "SubStepReset", "SubStepInherited", "PlanAdopted", "SignalReceived"})
 """Events whose rules touch more than one sub-step, its dependents' phases and the context."""
 
+_EVERYTHING, _CONTEXT = "/everything", "/context"
+"""No phase and no sub-step is called so: names of phases have no slash."""
+
 
 def fold(events: Iterable[Event], state: State | None = None) -> State:
     """The state after `events`, from the beginning or from a state that stood before them and stays as it was.
@@ -52,7 +55,8 @@ class Evolution:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self._owned: set[object] = set()
+        self._owned: set[str] = set()
+        """Names of phases and keys of sub-steps already copied, and what is not a part of its own."""
 
     def apply(self, event: Event) -> None:
         """Go on to the state after the event."""
@@ -65,48 +69,50 @@ class Evolution:
         self.apply(Event(self.state["job_id"], version, "", data.type(), data.schema_version, at, data.as_data(), ""))
 
     def _own(self, event: Event) -> None:
-        if _WIDE in self._owned:
+        owned = self._owned
+        if _EVERYTHING in owned:
             return
         if event.type in _WIDE:
             self.state = copy.deepcopy(self.state)
-            self._owned.add(_WIDE)
+            owned.add(_EVERYTHING)
             return
-        if self._first(State):
+        if not owned:
+            owned.add("")
             self.state = self.state.copy()
             self.state["phases"] = self.state["phases"].copy()
             self.state["refused"] = self.state["refused"].copy()
-        phase, sub_step = event.data.get("phase"), event.data.get("sub_step")
+        phase = event.data.get("phase")
         if phase in self.state["phases"]:
-            self._own_sub_step(phase, sub_step)
-        if event.type == "ContextChanged" and self._first("context"):
+            self._own_sub_step(phase, event.data.get("sub_step"))
+        if event.type == "ContextChanged" and _CONTEXT not in owned:
+            owned.add(_CONTEXT)
             self.state["context"] = self.state["context"].copy()
             self.state["writers"] = {name: writers.copy() for name, writers in self.state["writers"].items()}
 
     def _own_sub_step(self, phase: str, sub_step: str | None) -> None:
+        key = f"{phase}/{sub_step}"
+        if key in self._owned:
+            return
+        self._owned.add(key)
         self._own_phase(phase)
         sub_steps = self.state["phases"][phase]["sub_steps"]
-        if sub_step in sub_steps and self._first((phase, sub_step)):
+        if sub_step in sub_steps:
             sub_steps[sub_step] = sub_steps[sub_step].copy()
-        for dependent in self.state["dependents"].get(f"{phase}/{sub_step}", ()):
+        for dependent in self.state["dependents"].get(key, ()):
             self._own_phase(dependent.partition("/")[0])
 
     def _own_phase(self, name: str) -> None:
-        if self._first((name,)):
-            phase = self.state["phases"][name].copy()
-            phase["ready"] = phase["ready"].copy()
-            phase["in_progress"] = phase["in_progress"].copy()
-            phase["suspended"] = phase["suspended"].copy()
-            phase["failed"] = phase["failed"].copy()
-            phase["open_edges"] = phase["open_edges"].copy()
-            phase["sub_steps"] = phase["sub_steps"].copy()
-            self.state["phases"][name] = phase
-
-    def _first(self, part: object) -> bool:
-        """Whether this is the first time that the part is touched."""
-        if part in self._owned:
-            return False
-        self._owned.add(part)
-        return True
+        if name in self._owned:
+            return
+        self._owned.add(name)
+        phase = self.state["phases"][name].copy()
+        phase["ready"] = phase["ready"].copy()
+        phase["in_progress"] = phase["in_progress"].copy()
+        phase["suspended"] = phase["suspended"].copy()
+        phase["failed"] = phase["failed"].copy()
+        phase["open_edges"] = phase["open_edges"].copy()
+        phase["sub_steps"] = phase["sub_steps"].copy()
+        self.state["phases"][name] = phase
 
 
 def _apply(state: State | None, event: Event) -> State:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
@@ -143,7 +143,7 @@ class _Simulation:
         answers: dict[str, Any] = {}
         while decision.questions:
             answers |= {key: self.draw(ANSWERS) for key in decision.questions}
-            decision = decide(self.state, self.shape, happened, self.now(), replace(SITUATION, answers=answers))
+            decision = decide(self.state, self.shape, happened, self.now(), SITUATION._replace(answers=answers))
         self.record(decision.events)
         self.foreseen = decision.state
 

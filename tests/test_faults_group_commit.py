@@ -65,7 +65,7 @@ def a_group(store: Store, size: int, poison: Poison) -> Group:
 def poisoned_by(poison: Poison, item: Append) -> Append:
     if poison == "fenced":
         return replace(item, claim=replace(item.claim, claim_id="another"))
-    return replace(item, events=[replace(event, version=0) for event in item.events])
+    return replace(item, events=[event._replace(version=0) for event in item.events])
 
 
 class Trials:

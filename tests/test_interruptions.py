@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,7 +124,7 @@ def test_the_third_death_of_its_owner_parks_the_job() -> None:
 
 def test_being_handed_back_is_not_counted() -> None:
     job = flaky()
-    job.situation = replace(job.situation, stopping=True)
+    job.situation = job.situation._replace(stopping=True)
 
     events = job.die("handed back")
 
@@ -149,9 +148,9 @@ def test_a_policy_says_what_an_interruption_leads_to(policy: OnInterrupt, follow
 )
 def test_the_policy_holds_for_an_attempt_cut_off_by_a_worker_that_stopped(policy: OnInterrupt, last: str) -> None:
     job = flaky(on_interrupt=policy)
-    job.situation = replace(job.situation, stopping=True)
+    job.situation = job.situation._replace(stopping=True)
     job.die("handed back")
-    job.situation = replace(job.situation, stopping=False)
+    job.situation = job.situation._replace(stopping=False)
     job.claim(2)
 
     assert names(job.decide())[-1] == last
@@ -160,9 +159,9 @@ def test_the_policy_holds_for_an_attempt_cut_off_by_a_worker_that_stopped(policy
 @pytest.mark.parametrize("cause", ["owner died", "handed back"])
 def test_a_person_who_resumes_a_held_job_lets_the_attempt_run_again(cause: str) -> None:
     job = flaky(on_interrupt="hold")
-    job.situation = replace(job.situation, stopping=True)
+    job.situation = job.situation._replace(stopping=True)
     job.die(cause)
-    job.situation = replace(job.situation, stopping=False)
+    job.situation = job.situation._replace(stopping=False)
     job.claim(2)
     job.decide()
     job.resume()
@@ -183,7 +182,7 @@ def test_a_checkpoint_of_another_attempt_is_told_to_be_unrecorded() -> None:
 def test_an_outcome_of_another_attempt_does_not_settle_the_one_in_progress(change: dict[str, Any]) -> None:
     job = flaky()
     job.die()
-    stale = replace(AttemptId("main", "charge", 1, 2), **change)
+    stale = AttemptId("main", "charge", 1, 2)._replace(**change)
 
     events = job.decide(fact.Completed(stale, "late", {"a": 1}, 1.0))
 

@@ -18,7 +18,7 @@ from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.errors import OutcomeUnknown, StoreDamaged, StoreError, StoreUnavailable
 from steplog.eventstore.outage import SAID_EVERY_S, Outage
 from steplog.eventstore.store import Answer, Append, Claim, Code
-from steplog.eventstore.writer import Writer
+from steplog.eventstore.writer import Outcome, Writer
 
 KNOWN_S_MAX = 20
 
@@ -31,6 +31,16 @@ def an_append(job_id: str | None = None, value: object = "value") -> Append:
 
 def stored(item: Append) -> Answer:
     return Answer(item.job_id, Code.STORED, item.expected.version + len(item.events))
+
+
+class Deliveries:
+    """A mailbox that notes how many outcomes came together."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def deliver(self, outcomes: Sequence[tuple[Append, Outcome]]) -> None:
+        self.sizes.append(len(outcomes))
 
 
 class Scripted:
@@ -146,21 +156,32 @@ def test_damage_is_told_and_not_waited_out(store: Any, writer: Writer) -> None:
         writer.append(an_append()).result(KNOWN_S_MAX)
 
 
+def test_a_batch_is_delivered_to_its_mailbox_at_once(store: Any) -> None:
+    store.hold()
+    mailbox = Deliveries()
+    with closing(Writer(store)) as writer:
+        writer.put(an_append(), mailbox)
+        assert store.entered.acquire(timeout=KNOWN_S_MAX)
+        for _ in range(5):
+            writer.put(an_append(), mailbox)
+        store.open.set()
+    assert mailbox.sizes == [1, 5]
+
+
 # --- the bound -------------------------------------------------------------------------------------------------------
 
 
 def test_a_full_writer_takes_no_offer_and_drops_nothing(store: Any) -> None:
     store.hold()
     with closing(Writer(store, waiting_max=3)) as writer:
-        taken = [writer.offer(an_append()) for _ in range(3)]
-        assert all(taken)
-        assert writer.offer(an_append()) is None
+        taken = [writer.append(an_append()) for _ in range(3)]
+        assert not writer.offer(an_append(), Deliveries())
         late: list[Future[Answer]] = []
         caller = threading.Thread(target=lambda: late.append(writer.append(an_append())))
         caller.start()
         store.open.set()
         caller.join(KNOWN_S_MAX)
-        assert known([promised for promised in taken if promised]) == [Code.STORED] * 3
+        assert known(taken) == [Code.STORED] * 3
         assert known(late) == [Code.STORED]
     assert sum(map(len, store.batches)) == 4
 
@@ -168,9 +189,8 @@ def test_a_full_writer_takes_no_offer_and_drops_nothing(store: Any) -> None:
 def test_the_bound_is_in_bytes_too_but_one_append_always_has_room(store: Any) -> None:
     store.hold()
     with closing(Writer(store, waiting_bytes_max=1_000)) as writer:
-        first = writer.offer(an_append(value="x" * 2_000))
-        assert first
-        assert writer.offer(an_append()) is None
+        first = writer.append(an_append(value="x" * 2_000))
+        assert not writer.offer(an_append(), Deliveries())
         store.open.set()
         assert known([first]) == [Code.STORED]
 
