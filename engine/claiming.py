@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from steplog.engine.actions import Who, resume
+from steplog.engine.allowed import allowed_actions
 from steplog.engine.decider import decide
 from steplog.engine.facts import Interrupted, Situation
 from steplog.engine.history import Loaded, position_of
 from steplog.eventstore.chain import end_of, seal
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import WrongState
-from steplog.eventstore.events import Event, EventData, JobClaimed, JobResumed
+from steplog.eventstore.events import Event, EventData, JobClaimed
 from steplog.eventstore.store import Claim, Head, Proposal, Store
 from steplog.projections.evolve import Evolution, fold
 from steplog.projections.head import head_of
 from steplog.projections.plan import Shape
-from steplog.projections.state import ENDED, STOPPED, State
+from steplog.projections.state import ENDED, STOPPED, State, is_whole
 
 
 def claim_job(
@@ -43,12 +45,12 @@ def claim_job(
 
 
 def _taking_over(state: State, claim: Claim, at: str, resume_by: str | None) -> tuple[list[EventData], State]:
-    if state["status"] in ENDED or (state["status"] in STOPPED and resume_by is None):
-        raise WrongState(state["job_id"], state["status"], "run it", _allowed_actions(state))
+    if state["status"] in ENDED or (state["status"] in STOPPED and resume_by is None) or not is_whole(state):
+        raise WrongState(state["job_id"], state["status"], "run it", allowed_actions(state))
     former = state["worker_id"]
     data: list[EventData] = []
     if resume_by is not None and state["status"] in STOPPED:
-        data.append(JobResumed(by=resume_by))
+        data += resume(state, Who(resume_by))
     reason = _reason(state, resumed=bool(data))
     data.append(JobClaimed(worker_id=claim.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason=reason))
     evolution = Evolution(state)
@@ -67,8 +69,3 @@ def _reason(state: State, *, resumed: bool) -> Literal["first", "takeover", "wak
     if state["worker_id"] is not None:
         return "takeover"
     return "wake" if state["epoch"] else "first"
-
-
-def _allowed_actions(state: State) -> list[str]:
-    """What a person can do with the job as it is."""
-    return ["resume"] if state["status"] in STOPPED else []

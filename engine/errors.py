@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-from steplog.eventstore.errors import SteplogError
+from steplog.eventstore.errors import SteplogError, WrongState
 
 
 class DefinitionError(SteplogError, TypeError):
@@ -18,6 +19,62 @@ class InputRefused(SteplogError, ValueError):
         super().__init__(f"input of {workflow} refused: {'; '.join(problems)}")
         self.workflow = workflow
         self.problems = problems
+
+
+class ValueRefused(SteplogError, ValueError):
+    """A value given by hand does not fit the code's types, or what the job has."""
+
+    def __init__(self, what: str, problems: list[str]) -> None:
+        super().__init__(f"{what} refused: {'; '.join(problems)}")
+        self.what = what
+        self.problems = problems
+
+
+class ActionRefused(WrongState):
+    """A person may not do that with the job, or with one of its sub-steps, as it is now."""
+
+    def __init__(
+        self,
+        job_id: str,
+        status: str,
+        action: str,
+        allowed: list[str],
+        why: str,
+        *,
+        sub_step: str | None = None,
+        blocked_by: Sequence[str] = (),
+    ) -> None:
+        what = f"sub-step {sub_step} of job {job_id}" if sub_step else f"job {job_id}"
+        options = f"allowed now: {', '.join(allowed)}" if allowed else "nothing is allowed now"
+        SteplogError.__init__(self, f"{what} is {status}: cannot {action}: {why}; {options}")
+        self.job_id = job_id
+        self.status = status
+        self.wanted = self.action = action
+        self.allowed = self.allowed_actions = allowed
+        self.why = why
+        self.sub_step = sub_step
+        self.blocked_by = list(blocked_by)
+        """The sub-steps that are in the way."""
+
+
+class SubStepNotFound(SteplogError):
+    """The job has no sub-step of that name."""
+
+    def __init__(self, job_id: str, sub_step: str, known: list[str]) -> None:
+        super().__init__(f"job {job_id} has no sub-step {sub_step!r}: it has {', '.join(known)}")
+        self.job_id = job_id
+        self.sub_step = sub_step
+        self.known = known
+
+
+class AmbiguousSubStep(SteplogError):
+    """More than one phase of the job has a sub-step of that name."""
+
+    def __init__(self, job_id: str, sub_step: str, candidates: list[str]) -> None:
+        super().__init__(f"sub-step {sub_step!r} of job {job_id} is ambiguous: {', '.join(candidates)}")
+        self.job_id = job_id
+        self.sub_step = sub_step
+        self.candidates = candidates
 
 
 class PlanMismatch(SteplogError):

@@ -1,4 +1,4 @@
-"""Finding what a person named: a job by id, suffix, key or `@last`; a workflow by module and name."""
+"""Finding what a person named: a job by id, suffix, key or `@last`; its sub-step; a workflow by module and name."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from types import ModuleType
 
 from steplog.engine.definition import AnyDefinition, Definition
 from steplog.engine.errors import (
+    AmbiguousSubStep,
     AmbiguousWorkflow,
     DeclaredTwice,
     ModuleFails,
     ModuleMissing,
+    SubStepNotFound,
     WorkflowNotDeclared,
     WorkflowNotFound,
 )
 from steplog.eventstore.errors import AmbiguousJob, JobNotFound
 from steplog.eventstore.store import HeadQuery, Store
+from steplog.projections.plan import Key, Shape, split_key
+from steplog.projections.state import State
 
 SUFFIX_CHARS_MIN = 4
 EXAMPLES = ("steplog.examples.registration",)
@@ -50,6 +54,20 @@ def find_job(store: Store, name: str) -> str:
 def unique_suffixes(store: Store, job_ids: Iterable[str]) -> dict[str, str]:
     """The shortest suffix (4 characters or more) of each id that no other job of the store has."""
     return {job_id: _unique_suffix(store, job_id) for job_id in job_ids}
+
+
+def find_sub_step(state: State, name: str) -> Key:
+    """The key of the job's sub-step with that name, or with that `phase/name`.
+
+    Raises SubStepNotFound, and AmbiguousSubStep where several phases have one of that name.
+    """
+    known = Shape.of(state["plan"]).sub_steps
+    found = [name] if name in known else [key for key in known if split_key(key)[1] == name]
+    if not found:
+        raise SubStepNotFound(state["job_id"], name, list(known))
+    if len(found) > 1:
+        raise AmbiguousSubStep(state["job_id"], name, found)
+    return found[0]
 
 
 def _named(store: Store, name: str) -> list[str]:

@@ -16,7 +16,6 @@ from steplog.eventstore.errors import DamagedLog, UnknownEvent
 from steplog.eventstore.events import CATALOGUE, Event, EventData, JobForked
 from steplog.eventstore.upcasters import upcast
 
-
 FORK = JobForked.type()
 
 

@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "api": ENGINE | {""},
     "__main__": {"cli"},
 }
+DECIDE = {"engine.decider", "engine.allowed", "engine.actions"}
+"""The modules of the engine that are rules."""
 DO_IO = {"projections.runner", "projections.tables"}
 """The modules of the projections that may."""
 OUTSIDE_WORLD = {
@@ -60,7 +62,7 @@ def outside_imports(module: Module) -> set[str]:
 
 def is_core(module: Module) -> bool:
     """Whether the module is of the functional core: the folds, and what decides."""
-    return (module.layer == "projections" and module.name not in DO_IO) or module.name.startswith("engine.decide")
+    return (module.layer == "projections" and module.name not in DO_IO) or module.name in DECIDE
 
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:

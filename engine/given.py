@@ -1,0 +1,64 @@
+"""What a person gives by hand, as the log keeps it: checked by the code's types where the code is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from pydantic import ValidationError
+
+from steplog.engine.context import fields_of, open_draft
+from steplog.engine.definition import AnyDefinition
+from steplog.engine.errors import ValueRefused
+from steplog.engine.jobs import recorded_input
+from steplog.engine.values import dump, load, problems_of
+from steplog.eventstore.codec import check_name, decode, encode
+from steplog.projections.plan import Key
+from steplog.projections.state import State
+from steplog.projections.sub_step_rules import ENGINE
+
+
+def given_result(definition: AnyDefinition | None, key: Key, value: Any) -> Any:
+    """A sub-step's result. Raises ValueRefused, PayloadRefused with the path."""
+    sub_step = definition.sub_steps.get(key) if definition else None
+    if sub_step is None:
+        return decode(encode(value, path="result"))
+    returns = sub_step.bindings.returns
+    try:
+        return dump(load(value, returns), returns, "result")
+    except ValidationError as error:
+        raise ValueRefused(f"result of {key}", problems_of(error)) from error
+
+
+def given_input(definition: AnyDefinition | None, value: Any) -> Any:
+    """A job's input. Raises InputRefused, PayloadRefused with the path."""
+    return recorded_input(definition, value) if definition else decode(encode(value, path="input"))
+
+
+def given_context(
+    definition: AnyDefinition | None, state: State, values: dict[str, Any], unset: Collection[str] = ()
+) -> dict[str, Any]:
+    """New values of fields of the job's context. Raises ValueRefused, PayloadRefused with the path.
+
+    Without the code, only fields that the context has had are taken.
+    """
+    kind = definition.context_type if definition else None
+    known = kind.model_fields.keys() if kind else state["context"].keys() | state["writers"].keys()
+    if unknown := sorted({*values, *unset} - known):
+        fields = f"it has {', '.join(sorted(known))}" if known else "it has none"
+        raise ValueRefused("context", [f"no field {name!r}: {fields}" for name in unknown])
+    if kind is None:
+        return {name: decode(encode(value, path=f"context.{name}")) for name, value in values.items()}
+    kept = {name: value for name, value in state["context"].items() if name not in unset}
+    try:
+        typed = fields_of(open_draft(kind, kept | values))
+    except ValidationError as error:
+        raise ValueRefused("context", problems_of(error)) from error
+    return {name: typed[name] for name in values}
+
+
+def given_name(by: str) -> str:
+    """A person's name. Raises PayloadRefused, ValueRefused for the engine's own."""
+    if check_name(by, "by") == ENGINE:
+        raise ValueRefused("by", [f"{ENGINE!r} is what nobody did by hand"])
+    return by
