@@ -6,28 +6,26 @@ Only click and the standard library are imported up here, so that `--help` is fa
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from steplog.commands import operating
+from steplog.commands.sharing import config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
 
 if TYPE_CHECKING:
-    from steplog.engine.config import Config
     from steplog.eventstore.store import Store
-    from steplog.projections.state import State
     from steplog.terminal.tree import View
 
 JOB_STATUSES = (
     "queued", "running", "waiting", "paused", "parked", "failed", "compensating", "completed", "cancelled",
 )  # fmt: skip
 
-console_of = click.make_pass_decorator(Console, ensure=True)
-job_argument = click.argument("job")
 version_option = click.IntRange(min=1)
 
 
@@ -41,12 +39,15 @@ def explain(error: Exception, console: Console) -> Failure:
     table: tuple[tuple[type[Exception], int, str | None], ...] = (
         (engine.Interrupted, 128, "go on with `steplog resume {0.job_id}`"),
         (engine.InputRefused, 2, "mend it in --input or -P; `steplog run --help` shows how to give it"),
+        (engine.ValueRefused, 2, None),
         (log.PayloadRefused, 2, None),
         (log.AmbiguousJob, 2, "write more of the id"),
+        (engine.AmbiguousSubStep, 2, "write it as one of them"),
         (engine.AmbiguousWorkflow, 2, "name one of them: `steplog run {0.module}:{0.names[0]}`"),
         (engine.DeclaredTwice, 2, None),
         (ConfigError, 2, "mend that file, or go somewhere else: it is read from the current folder"),
         (log.JobNotFound, 3, "see `steplog ls`"),
+        (engine.SubStepNotFound, 3, show),
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),
         (engine.ModuleFails, 1, "run it again with --debug to see where"),
@@ -114,7 +115,7 @@ def run(
 
     definition, input = import_workflow(target), read_input(given, parameters)
     module = target.partition(":")[0]
-    with _store(console, create=True) as store:
+    with store_of(console, create=True) as store:
         with ExitStack() as shown:
 
             def announce(job_id: str) -> None:
@@ -129,27 +130,35 @@ def run(
 
 @main.command()
 @job_argument
+@click.option("--accept", is_flag=True, help="Where sub-steps disagreed about the context: leave it as it is.")
 @click.option("--watch/--no-watch", default=None, help="Show the job while it runs (default: on a terminal).")
+@operating.by_hand
 @console_of
-def resume(console: Console, job: str, watch: bool | None) -> int:
+def resume(console: Console, /, job: str, watch: bool | None, accept: bool, **said: Any) -> int:
     """Go on with a job whose process is gone, or that waits for a person.
 
     Its workflow is looked for in the modules of --module, STEPLOG_MODULES or steplog.toml, then in steplog's examples.
     """
-    from getpass import getuser
-
+    from steplog.engine import operators
     from steplog.engine.history import load
     from steplog.engine.jobs import resume_blocking
     from steplog.engine.lookup import find_job, find_workflow
+    from steplog.projections.state import STOPPED
 
-    with _store(console) as store:
+    with store_of(console) as store:
         state = load(store, find_job(store, job)).state
-        definition = find_workflow(state["workflow"], _config(console).modules.value)
+        definition = find_workflow(state["workflow"], config_of(console).modules.value)
         job_id = state["job_id"]
         console.note(f"job {job_id}")
+        if state["status"] in STOPPED and (accept or said["reason"] or said["request_id"]):
+            operators.resume(store, job_id, accept=accept, **said)
         with _watching(console, store, job_id, watch, beyond=state["version"]):
-            resume_blocking(definition, job_id, store, by=getuser())
+            resume_blocking(definition, job_id, store, by=said["by"])
         return _report(console, store, job_id, watch)
+
+
+for command in operating.COMMANDS:
+    main.add_command(command)
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -173,7 +182,7 @@ def list_jobs(console: Console, /, limit: int, cursor: str | None, **filters: An
     from steplog.terminal.arguments import read_query
     from steplog.terminal.listing import head_document, jobs_table
 
-    with _store(console) as store:
+    with store_of(console) as store:
         now = store.now()
         found = store.heads(read_query(filters, find_job(store, cursor) if cursor else None, limit, now))
         heads, more = found[:limit], len(found) > limit
@@ -206,7 +215,7 @@ def show(console: Console, job: str, at: str | None, context: bool, raw: bool) -
     from steplog.terminal.next_steps import context_lines
     from steplog.terminal.tree import tree
 
-    with _store(console) as store:
+    with store_of(console) as store:
         job_id = find_job(store, job)
         until = read_version(store, job_id, at) if at else None
         state = load(store, job_id, until).state
@@ -215,7 +224,7 @@ def show(console: Console, job: str, at: str | None, context: bool, raw: bool) -
         elif context:
             console.lines(context_lines(state["context"], console.look))
         else:
-            view = _view(console, store, state, past=until is not None)
+            view = view_of(console, store, state, past=until is not None)
             console.lines(tree(view))
             if until is None:
                 _advise(console, view)
@@ -239,7 +248,7 @@ def events(
 
     if follow and (reverse or console.output == "json"):
         raise click.UsageError("--follow goes forwards, in lines: leave out --reverse, and use -o jsonl for JSON")
-    with _store(console) as store:
+    with store_of(console) as store:
         job_id = find_job(store, job)
         if follow:
             read = as_it_grows(store, job_id, after, console.flush)
@@ -265,17 +274,17 @@ def replay(console: Console, job: str, until: int | None, step_through: bool) ->
     from steplog.engine.replay import replay as folding
     from steplog.terminal.replay import Replay, key_by_key
 
-    with _store(console) as store:
+    with store_of(console) as store:
         head = store.head(find_job(store, job))
         steps = folding(store, head.job_id, min(until or head.version, head.version))
         if step_through and sys.stdin.isatty() and not console.yes:
-            steps = key_by_key(steps, partial(_view, console, store, past=True))
+            steps = key_by_key(steps, partial(view_of, console, store, past=True))
         shown = Replay(console, head)
         event, state = shown.show(steps)
         whole = event.version == head.version
         if whole:
             refuse_mismatch(head, event, state)
-        shown.conclude(_view(console, store, state, past=True), compared=whole)
+        shown.conclude(view_of(console, store, state, past=True), compared=whole)
 
 
 @main.command("resume-point")
@@ -288,13 +297,13 @@ def show_resume_point(console: Console, job: str) -> None:
     from steplog.projections.resume_point import resume_point
     from steplog.terminal.next_steps import resume_point_lines
 
-    with _store(console) as store:
+    with store_of(console) as store:
         state = load(store, find_job(store, job)).state
         point = resume_point(state)
         if console.output != "table":
             console.document(point)
             return
-        view = _view(console, store, state)
+        view = view_of(console, store, state)
         console.lines(resume_point_lines(point, view))
         _advise(console, view)
 
@@ -312,7 +321,7 @@ def db() -> None:
 @console_of
 def migrate(console: Console, dry_run: bool) -> None:
     """Bring the store's schema up to date."""
-    with _store(console, create=True) as store:
+    with store_of(console, create=True) as store:
         names = store.migrate(dry_run=dry_run)
         if console.output == "table":
             console.lines(names)
@@ -329,7 +338,7 @@ def status(console: Console) -> None:
     from steplog.eventstore.errors import StoreNotMigrated
     from steplog.terminal.table import facts
 
-    with _store(console) as store:
+    with store_of(console) as store:
         pending = store.migrate(dry_run=True)
         if console.output == "table":
             schema = f"lacks {', '.join(pending)}" if pending else "up to date"
@@ -349,7 +358,7 @@ def config(console: Console) -> None:
     from steplog.terminal.table import table
     from steplog.terminal.text import escape, masked
 
-    settings = asdict(_config(console))
+    settings = asdict(config_of(console))
     settings["database_url"]["value"] = masked(settings["database_url"]["value"])
     if console.output != "table":
         console.document(settings)
@@ -378,37 +387,6 @@ def version(console: Console) -> None:
 # --- what commands share ---------------------------------------------------------------------------------------------
 
 
-def _config(console: Console) -> Config:
-    from steplog.engine.config import read_config
-
-    return read_config(db=console.db, modules=console.modules)
-
-
-def _open(console: Console, *, create: bool = False) -> Store:
-    from steplog.eventstore.connect import open_store
-
-    return open_store(str(_config(console).database_url.value), create=create)
-
-
-def _store(console: Console, *, create: bool = False) -> AbstractContextManager[Store]:
-    """The store that the settings name; a file that is missing is made only where something will be written."""
-    return closing(_open(console, create=create))
-
-
-def _view(console: Console, store: Store, state: State, *, past: bool = False) -> View:
-    """The job as stdout shows it, now or as of the state's last event."""
-    from steplog.engine.lookup import unique_suffixes
-    from steplog.engine.ownership import stalled_among
-    from steplog.terminal.tree import View
-
-    job_id = state["job_id"]
-    name = unique_suffixes(store, [job_id])[job_id]
-    if past:
-        return View(state, name, state["recorded_at"], console.look)
-    stalled = bool(stalled_among(store, [store.head(job_id)]))
-    return View(state, name, store.now(), console.look, stalled=stalled)
-
-
 def _advise(console: Console, view: View) -> None:
     """How a job that stands still goes on."""
     from steplog.projections.state import STOPPED
@@ -425,7 +403,7 @@ def _watching(
     from steplog.terminal.live import watching
 
     name = unique_suffixes(store, [job_id])[job_id]
-    return watching(console, partial(_open, console), job_id, name, watch=watch, beyond=beyond)
+    return watching(console, partial(open_at, console), job_id, name, watch=watch, beyond=beyond)
 
 
 def _report(console: Console, store: Store, job_id: str, watch: bool | None) -> int:
@@ -440,7 +418,7 @@ def _report(console: Console, store: Store, job_id: str, watch: bool | None) -> 
     if console.output != "table":
         console.document(snapshot(state))
         return console.exit_code
-    view = _view(console, store, state)
+    view = view_of(console, store, state)
     console.lines(tree(view) if watches(console, watch) else summary(view))
     _advise(console, view)
     return console.exit_code

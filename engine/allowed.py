@@ -12,7 +12,7 @@ from typing import NamedTuple
 from steplog.engine.errors import ActionRefused
 from steplog.projections.context_rules import OPERATOR
 from steplog.projections.plan import Key, Shape, split_key
-from steplog.projections.readiness import followers, has_begun, open_edges, sub_step_of
+from steplog.projections.readiness import followers, has_begun, sub_step_of
 from steplog.projections.state import ENDED, SETTLED, STOPPED, State, SubStepState, is_whole
 
 
@@ -174,11 +174,21 @@ def _against_settling(settled_too: frozenset[str]) -> Callable[[State, Shape, Ke
             return closed
         if status in SETTLED - settled_too:
             return Obstacle("it has settled: only a reset makes it undone")
-        if open := open_edges(state, shape, key):
-            return Obstacle(f"it needs {_named(open)}, not settled yet", tuple(open))
+        if unmet := _unmet(state, shape, key):
+            named = ", ".join(f"{edge} ({sub_step_of(state, edge)['status']})" for edge in unmet[:_NAMED_MAX])
+            return Obstacle(f"it needs {named}", tuple(unmet))
         return None
 
     return against
+
+
+def _unmet(state: State, shape: Shape, key: Key) -> list[Key]:
+    """Edges from what has not settled, or has failed in a way that the job cannot go on with."""
+    step = shape.sub_steps[key]
+    edges = dict.fromkeys((*step["after"], *step["needs"]))
+    return [
+        edge for edge in edges if sub_step_of(state, edge)["status"] not in SETTLED or stops_the_job(state, shape, edge)
+    ]
 
 
 def _against_retry(state: State, shape: Shape, key: Key) -> Obstacle | None:

@@ -61,7 +61,7 @@ class SubStepNotFound(SteplogError):
     """The job has no sub-step of that name."""
 
     def __init__(self, job_id: str, sub_step: str, known: list[str]) -> None:
-        super().__init__(f"job {job_id} has no sub-step {sub_step!r}: it has {', '.join(known)}")
+        super().__init__(f"job {job_id} has no sub-step {sub_step!r}; it has {', '.join(known)}")
         self.job_id = job_id
         self.sub_step = sub_step
         self.known = known

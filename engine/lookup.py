@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
@@ -64,10 +65,16 @@ def find_sub_step(state: State, name: str) -> Key:
     known = Shape.of(state["plan"]).sub_steps
     found = [name] if name in known else [key for key in known if split_key(key)[1] == name]
     if not found:
-        raise SubStepNotFound(state["job_id"], name, list(known))
+        raise SubStepNotFound(state["job_id"], name, _close_to(name, known))
     if len(found) > 1:
         raise AmbiguousSubStep(state["job_id"], name, found)
     return found[0]
+
+
+def _close_to(name: str, keys: Iterable[Key]) -> list[str]:
+    """What may have been meant, else the first ones there are."""
+    names = [split_key(key)[1] for key in keys]
+    return get_close_matches(name, names, n=3) or names[:_CANDIDATES_MAX]
 
 
 def _named(store: Store, name: str) -> list[str]:

@@ -20,12 +20,22 @@ _PARAMETER = re.compile(r"([^:=]+)(:?=)(.*)", re.DOTALL)
 
 def read_input(given: str | None, parameters: Sequence[str]) -> Any:
     """The input of `--input` (JSON, `@file` or `-`) with the parameters of `-P` on top; None where neither is given."""
-    value = None if given is None else _json(_text(given), "'--input'")
+    value = None if given is None else read_document(given, "--input")
     if not parameters:
         return value
     if value is not None and not isinstance(value, dict):
         raise click.UsageError("-P adds fields to an input that is an object, and --input is none")
-    return {**(value or {}), **dict(map(_parameter, parameters))}
+    return {**(value or {}), **read_fields(parameters)}
+
+
+def read_fields(parameters: Sequence[str], option: str = "-P") -> dict[str, Any]:
+    """`k=v` and `k:=JSON` of each."""
+    return dict(_parameter(text, option) for text in parameters)
+
+
+def read_document(given: str, option: str) -> Any:
+    """JSON, `@file` or `-`."""
+    return _json(_text(given, option), option)
 
 
 def read_tags(tags: Sequence[str]) -> dict[str, str]:
@@ -61,16 +71,16 @@ def _instant(text: str, now: str, option: str) -> str:
         raise click.BadParameter(str(error), param_hint=f"'{option}'") from None
 
 
-def _parameter(text: str) -> tuple[str, Any]:
+def _parameter(text: str, option: str) -> tuple[str, Any]:
     """`k=v` is a string, `k:=v` JSON."""
     match = _PARAMETER.fullmatch(text)
     if match is None:
-        raise click.BadParameter(f"{text!r} is neither k=v nor k:=JSON", param_hint="'-P'")
+        raise click.BadParameter(f"{text!r} is neither k=v nor k:=JSON", param_hint=f"'{option}'")
     name, how, value = match.groups()
-    return name, value if how == "=" else _json(value, f"'-P {name}'")
+    return name, value if how == "=" else _json(value, f"{option} {name}")
 
 
-def _text(given: str) -> str:
+def _text(given: str, option: str) -> str:
     if given == "-":
         return sys.stdin.read()
     if not given.startswith("@"):
@@ -78,11 +88,11 @@ def _text(given: str) -> str:
     try:
         return Path(given[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{given[1:]}: {error}", param_hint="'--input'") from error
+        raise click.BadParameter(f"{given[1:]}: {error}", param_hint=f"'{option}'") from error
 
 
 def _json(text: str, option: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"{error}: {text[:40]!r} is no JSON", param_hint=option) from None
+        raise click.BadParameter(f"{error}: {text[:40]!r} is no JSON", param_hint=f"'{option}'") from None

@@ -141,20 +141,21 @@ def _completed(event: Event) -> str:
     took = duration(event.data["seconds"])
     refused = event.data.get("context_refused")
     result = f" → {short(event.data['result'])}" if "result" in event.data else ""
-    return took + result + (f", context refused: {one_line(', '.join(refused))}" if refused else "")
+    return took + result + (f", context refused: {one_line(', '.join(refused))}" if refused else "") + _who(event, ", ")
 
 
 def _failed(event: Event) -> str:
     retryable = "" if event.data["error"].get("retryable", True) else ", not to be retried"
-    return f"{duration(event.data['seconds'])}, attempt {event.data['attempt']}{retryable}: {_error(event)}"
+    attempt = f"attempt {event.data['attempt']}{retryable}{_who(event, ', ')}"
+    return f"{duration(event.data['seconds'])}, {attempt}: {_error(event)}"
 
 
 def _retry_scheduled(event: Event) -> str:
-    return f"attempt {event.data['attempt']} in {since(event.recorded_at, event.data['retry_at'])}"
+    return f"attempt {event.data['attempt']} in {since(event.recorded_at, event.data['retry_at'])}{_who(event, ', ')}"
 
 
 def _skipped(event: Event) -> str:
-    return f"{event.data['cause']}: {one_line(event.data['reason'])}"
+    return _who(event) or f"{event.data['cause']}: {one_line(event.data['reason'])}"
 
 
 def _interrupted(event: Event) -> str:
@@ -164,6 +165,7 @@ def _interrupted(event: Event) -> str:
 def _context(event: Event) -> str:
     unset = event.data.get("unset", [])
     parts = [pairs(event.data.get("set", {}).items()), f"unset {one_line(', '.join(unset))}" if unset else ""]
+    parts.append(_who(event))
     return ", ".join(part for part in parts if part)
 
 
@@ -188,6 +190,33 @@ def _late(event: Event) -> str:
     return f"attempt {event.data['attempt']} {event.data['outcome']}: {said}"
 
 
+def _reset(event: Event) -> str:
+    keys = event.data["sub_steps"]
+    more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
+    return ", ".join(part for part in (one_line(", ".join(keys[:2])) + more, _context(event)) if part)
+
+
+def _input(event: Event) -> str:
+    return f"{short(event.data.get('input'))}{_who(event, ', ')}"
+
+
+def _forked(event: Event) -> str:
+    data = event.data
+    parent = f"{one_line(data['from_job_id'])[-8:]}, version {data['from_version']}"
+    return f"from {parent}: {data['inherited']} sub-steps inherited{_who(event, ', ')}"
+
+
+def _inherited(event: Event) -> str:
+    said = _error(event) or one_line(event.data.get("reason", ""))
+    return f"{event.data['status']} at version {event.data['from_event']}{f': {said}' if said else ''}"
+
+
+def _who(event: Event, before: str = "") -> str:
+    """Who did it by hand, and why; nothing where nobody did."""
+    by, reason = event.data.get("by", "engine"), event.data.get("reason")
+    return "" if by == "engine" else f"{before}by {one_line(by)}{f': {one_line(reason)}' if reason else ''}"
+
+
 def _error(event: Event) -> str:
     return error_line(event.data.get("error"))
 
@@ -206,7 +235,14 @@ _SUMMARIES: dict[str, Callable[[Event], str]] = {
     "JobCreated": _created,
     "JobClaimed": _claimed,
     "JobReleased": _released,
+    "JobForked": _forked,
     "JobParked": _parked,
+    "JobPauseRequested": _who,
+    "JobPaused": _who,
+    "JobResumed": _who,
+    "JobCancelRequested": _who,
+    "JobCancelled": _who,
+    "JobReopened": _who,
     "JobCompleted": _job_completed,
     "JobFailed": _job_failed,
     "PhaseStarted": _nothing,
@@ -222,7 +258,10 @@ _SUMMARIES: dict[str, Callable[[Event], str]] = {
     "SubStepRetryScheduled": _retry_scheduled,
     "SubStepSkipped": _skipped,
     "SubStepInterrupted": _interrupted,
+    "SubStepReset": _reset,
+    "SubStepInherited": _inherited,
     "ContextChanged": _context,
+    "InputChanged": _input,
     "LateOutcome": _late,
     "CompensationFailed": _failed,
 }

@@ -171,7 +171,7 @@ def _edges(view: View, shape: Shape, key: Key) -> str:
 def _detail(view: View, key: Key, sub_step: SubStepState, plan: SubStepPlan) -> str:
     match sub_step["status"]:
         case "completed":
-            parts = [_attempts(sub_step), _refused(view, key)]
+            parts = [_attempts(sub_step), one_line(sub_step["reason"] or ""), _refused(view, key)]
         case "failed":
             tolerated = "optional: the job goes on" if plan["optional"] else ""
             parts = [_attempts(sub_step), tolerated, error_line(sub_step["error"])]

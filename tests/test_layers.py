@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "testing": ENGINE,
     "": ENGINE,
     "examples": ENGINE | {"", "terminal", "testing"},
-    "cli": ENGINE | {"", "terminal", "testing", "examples"},
+    "commands": ENGINE | {"", "terminal"},
+    "cli": ENGINE | {"", "commands", "terminal", "testing", "examples"},
     "api": ENGINE | {""},
     "__main__": {"cli"},
 }
