@@ -4,7 +4,6 @@ database's time."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
@@ -20,11 +19,18 @@ from steplog.eventstore.errors import (
     JobOwned,
     KeyConflict,
     OutcomeUnknown,
+    StoreError,
     WorkerDead,
 )
 from steplog.eventstore.events import Event
 from steplog.eventstore.postgres_connections import Connections, Run, again
-from steplog.eventstore.postgres_documents import batch_documents, head_document, item_documents, job_document
+from steplog.eventstore.postgres_documents import (
+    batch_parameters,
+    head_document,
+    item_parameters,
+    job_document,
+    job_documents,
+)
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
 from steplog.eventstore.rows import Row
@@ -49,9 +55,13 @@ from steplog.eventstore.stream import read_to, tail_of
 PAGE_ROWS = 500
 """How many events one query of `read` fetches; between pages no transaction is open."""
 
-_APPEND = "select place, job_id::text, code, version from {s}.append(%s, %s)"
-_APPEND_ONE = "select code, version from {s}.append_one(%s, %s, %s)"
+_APPEND = """
+select coalesce(json_agg(json_build_array(job_id, code, version)), '[]')
+from {s}.append($1, $2, $3, $4, $5, $6, $7, $8)
+"""
+_APPEND_ONE = "select {s}.append_one($1, $2, $3, $4, $5, $6, $7, $8)"
 _CREATE_JOB = "select code, job_id::text from {s}.create_job(%s)"
+_CREATE_JOBS = "select place, code, job_id::text from {s}.create_jobs(%s) order by place"
 _APPEND_TO_HEAD = "select true from {s}.append_to_head(%s)"
 _NOW = "select {s}.instant(clock_timestamp())"
 _SECRETS = ("password", "sslpassword")
@@ -107,22 +117,27 @@ class PostgresStore:
     def create(self, job: NewJob) -> str:
         document = job_document(job)
         code, job_id = self._connections.transaction(lambda run: run(_CREATE_JOB, [document])[0])
-        if code == "worker dead":
-            raise WorkerDead(job.claim.worker_id if job.claim else "")
-        if code == "key conflict":
-            raise KeyConflict(job.columns.workflow, job.columns.key or "", job_id)
-        return str(job_id)
+        created = _created(job, code, job_id)
+        if isinstance(created, StoreError):
+            raise created
+        return created
+
+    def create_many(self, batch: Sequence[NewJob]) -> list[str | StoreError]:
+        documents = job_documents(batch)
+        rows = self._connections.transaction(lambda run: run(_CREATE_JOBS, [documents]))
+        if [place for place, _, _ in rows] != list(range(1, len(batch) + 1)):
+            raise OutcomeUnknown(f"{len(rows)} answers came back that do not belong to the {len(batch)} jobs sent")
+        return [_created(job, code, job_id) for job, (_, code, job_id) in zip(batch, rows, strict=True)]
 
     def append(self, batch: Sequence[Append]) -> list[Answer]:
-        return again(lambda: self._append_each(batch) if self._is_portable() else self._append_together(batch))
+        return again(lambda: _answers(batch, self._sent(batch)))
 
     def append_waiting(self, item: Append) -> Answer:
         """The same for one job, on another connection, once its head's lock is free; busy if that is not in time."""
 
         def locked(run: Run) -> Answer:
             tables.lock_head(run, item.job_id)
-            ((code, version),) = run(_APPEND_ONE, item_documents(item))
-            return Answer(item.job_id, Code(code), version)
+            return tables.append_one(run, item)
 
         try:
             return self._connections.transaction_once(locked)
@@ -131,13 +146,15 @@ class PostgresStore:
         except psycopg.Error:
             return Answer(item.job_id, Code.BUSY, item.expected.version)
 
-    def _append_together(self, batch: Sequence[Append]) -> list[Answer]:
-        return _answers(batch, self._connections.write(_APPEND, batch_documents(batch)))
-
-    def _append_each(self, batch: Sequence[Append]) -> list[Answer]:
-        found = self._connections.write_each(_APPEND_ONE, [item_documents(item) for item in batch])
-        rows = [(place, item.job_id, *row) for place, item in enumerate(batch) for row in found[place]]
-        return _answers(batch, rows)
+    def _sent(self, batch: Sequence[Append]) -> list[tuple[str, str, int]]:
+        """What the database answers: job, code and version, in any order."""
+        is_portable = self._is_portable()
+        if len(batch) == 1:
+            return [self._connections.write(_APPEND_ONE, item_parameters(batch[0]))]
+        if is_portable:
+            return self._connections.write_each(tables.APPEND_ONE, [item_parameters(item) for item in batch])
+        answers: list[tuple[str, str, int]] = self._connections.write(_APPEND, batch_parameters(batch))
+        return answers
 
     def _is_portable(self) -> bool:
         if self._portable is None:
@@ -252,13 +269,21 @@ class PostgresStore:
         return self._connections.rows
 
 
-def _answers(batch: Sequence[Append], rows: Sequence[Sequence[Any]]) -> list[Answer]:
+def _created(job: NewJob, code: str, job_id: str) -> str | StoreError:
+    """The id of a job that was asked for, or why there is none."""
+    if code == "worker dead":
+        return WorkerDead(job.claim.worker_id if job.claim else "")
+    if code == "key conflict":
+        return KeyConflict(job.columns.workflow, job.columns.key or "", job_id)
+    return job_id
+
+
+def _answers(batch: Sequence[Append], rows: Sequence[tuple[str, str, int]]) -> list[Answer]:
     """The answers in the batch's order. Raises OutcomeUnknown unless each item has exactly its own."""
-    answers = [Answer(job_id, Code(code), version) for _, job_id, code, version in rows]
-    wanted = [(place, item.job_id) for place, item in enumerate(batch)]
-    if [(place, job_id) for place, job_id, *_ in rows] != wanted:
+    answers = {job_id: Answer(job_id, Code(code), version) for job_id, code, version in rows}
+    if len(rows) != len(batch) or any(item.job_id not in answers for item in batch):
         raise OutcomeUnknown(f"{len(rows)} answers came back that do not belong to the {len(batch)} appends sent")
-    return answers
+    return [answers[item.job_id] for item in batch]
 
 
 def _tail(run: Run, head: Head, known: Position) -> list[Event]:

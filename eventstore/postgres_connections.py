@@ -16,11 +16,12 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, LiteralString, Self, TypeVar, cast
 
+import orjson
 import psycopg
-from psycopg import sql
+from psycopg import generators, sql
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
 from steplog.eventstore.errors import OutcomeUnknown, StoreError, StoreUnavailable
@@ -84,6 +85,18 @@ class Connection(psycopg.Connection[TupleRow]):
             self.warning = diagnostic.message_primary
             _log.warning("the server warns: %s", self.warning)
 
+    def json(self, statement: bytes, parameters: Sequence[bytes]) -> Any:
+        """The one JSON value that a statement gives, its parameters `$1`, `$2` and so on, each as text.
+
+        Through libpq itself: a cursor of psycopg's takes three times the CPU of the whole round trip.
+        """
+        self.pgconn.send_query_params(statement, parameters)
+        results = self.wait(generators.execute(self.pgconn))
+        for result in results:
+            if result.status != ExecStatus.TUPLES_OK:
+                raise psycopg.errors.error_from_result(result)
+        return orjson.loads(results[0].get_value(0, 0) or b"null")
+
     def rows(self, statement: bytes, parameters: Parameters) -> list[TupleRow]:
         found = self.execute(statement, parameters)
         return found.fetchall() if found.description else []
@@ -143,24 +156,24 @@ class Connections:
                 self._give_back(connection)
                 return found
 
-    def write(self, text: LiteralString, parameters: Parameters) -> list[TupleRow]:
-        """The rows of one statement that commits by itself, on the one writer.
+    def write(self, text: LiteralString, parameters: Sequence[bytes]) -> Any:
+        """The JSON value of one statement that commits by itself, on the one writer; its parameters are `$1`, `$2`.
 
         Raises OutcomeUnknown where the writer cannot be reached: the same may have been stored by an earlier try.
         Psycopg's error is passed on where the database asks to do it again.
         """
         with self._writing() as connection:
-            return connection.rows(self.sql(text), parameters)
+            return connection.json(self.sql(text), parameters)
 
-    def write_each(self, text: LiteralString, each: Sequence[Parameters]) -> list[list[TupleRow]]:
-        """The same for several statements, sent together and each committed by itself; an error is that of any."""
+    def write_each(self, text: LiteralString, each: Sequence[Sequence[bytes]]) -> list[Any]:
+        """The same for several, with `%s`, sent together and each committed by itself; an error is that of any."""
         with self._writing() as connection:
             with connection.pipeline() as pipeline:
                 cursors = []
                 for parameters in each:
-                    cursors.append(connection.execute(self.sql(text), parameters))
+                    cursors.append(connection.execute(self.sql(text), [value.decode() for value in parameters]))
                     pipeline.sync()
-            return [cursor.fetchall() for cursor in cursors]
+            return [cursor.fetchall()[0][0] for cursor in cursors]
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

@@ -22,27 +22,54 @@ COLUMNS = tuple(field.name for field in fields(HeadColumns))
 _values = attrgetter(*COLUMNS)
 
 
-def batch_documents(batch: Sequence[Append]) -> list[Json]:
-    """What the database's `append` takes: the items, and all their events, which it then parses only once."""
-    items = [_item(place, item) for place, item in enumerate(batch)]
-    events = [{"place": place, **event} for place, item in enumerate(batch) for event in _events(item.events)]
-    return [_document(items), _document(events)]
+def batch_parameters(batch: Sequence[Append]) -> list[bytes]:
+    """What the database's `append` takes, as text: a list of each value that is judged, the heads, all the events."""
+    return [
+        _list([item.job_id for item in batch]),
+        _list([item.expected.version for item in batch]),
+        _list([item.expected.hash for item in batch]),
+        _list([item.claim.epoch for item in batch]),
+        _list([item.claim.claim_id for item in batch]),
+        _list([item.release for item in batch]),
+        orjson.dumps([_head_after(item) for item in batch]),
+        orjson.dumps(
+            [{"place": place, **event} for place, item in enumerate(batch, 1) for event in _events(item.events)]
+        ),
+    ]
 
 
-def item_documents(item: Append) -> list[Any]:
-    """What the database's `append_one` takes: the job, the item, and its events."""
-    return [item.job_id, _document(_item(0, item)), _document(_events(item.events))]
+def item_parameters(item: Append) -> list[bytes]:
+    """What the database's `append_one` takes, as text."""
+    return [
+        item.job_id.encode(),
+        b"%d" % item.expected.version,
+        item.expected.hash.encode(),
+        b"%d" % item.claim.epoch,
+        item.claim.claim_id.encode(),
+        b"true" if item.release else b"false",
+        orjson.dumps(_head_after(item)),
+        orjson.dumps(_events(item.events)),
+    ]
 
 
 def job_document(job: NewJob) -> Json:
     """What the database's `create_job` takes."""
+    return _document(_job(job))
+
+
+def job_documents(jobs: Sequence[NewJob]) -> Json:
+    """What the database's `create_jobs` takes."""
+    return _document([_job(job) for job in jobs])
+
+
+def _job(job: NewJob) -> dict[str, Any]:
     end = end_of(list(job.events), Position())
     head = _head(job.job_id, end, job.columns)
     if job.claim:
         head |= _owner(job.claim.epoch, job.claim.claim_id, job.claim.worker_id)
     else:
         head |= _owner(0, None, None)
-    return _document({"head": head, "input_hash": job.input_hash, "events": _events(job.events)})
+    return {"head": head, "input_hash": job.input_hash, "events": _events(job.events)}
 
 
 def head_document(
@@ -65,18 +92,13 @@ def _dumps(value: object) -> bytes:
     return orjson.dumps(value)
 
 
-def _item(place: int, item: Append) -> dict[str, Any]:
-    return {
-        "place": place,
-        "job_id": item.job_id,
-        "expected_version": item.expected.version,
-        "expected_hash": item.expected.hash,
-        "epoch": item.claim.epoch,
-        "claim_id": item.claim.claim_id,
-        "release": item.release,
-        "head": _head(item.job_id, end_of(list(item.events), item.expected), item.columns),
-        "event_ids": [event.event_id for event in item.events],
-    }
+def _list(values: Sequence[str | int]) -> bytes:
+    """An array in PostgreSQL's notation, which is JSON's but for the brackets and for control characters in strings."""
+    return b"{%b}" % orjson.dumps(values)[1:-1]
+
+
+def _head_after(item: Append) -> dict[str, Any]:
+    return _head(item.job_id, end_of(list(item.events), item.expected), item.columns)
 
 
 def _head(job_id: str, end: Position, columns: HeadColumns) -> dict[str, Any]:

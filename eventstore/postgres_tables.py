@@ -11,9 +11,20 @@ import orjson
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobNotFound, StoreError
 from steplog.eventstore.postgres_connections import Run
-from steplog.eventstore.postgres_documents import COLUMNS
+from steplog.eventstore.postgres_documents import COLUMNS, item_parameters
 from steplog.eventstore.rows import Row
-from steplog.eventstore.store import Beat, Head, HeadColumns, HeadQuery, StoredState, Worker, WorkerIdentity
+from steplog.eventstore.store import (
+    Answer,
+    Append,
+    Beat,
+    Code,
+    Head,
+    HeadColumns,
+    HeadQuery,
+    StoredState,
+    Worker,
+    WorkerIdentity,
+)
 
 _VERSION_MAX = (1 << 63) - 1
 
@@ -25,6 +36,8 @@ select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, w
        {s}.instant(wake_at), {s}.instant(ended_at), done, total, key, tags, priority, batch_id
 from {s}.jobs where job_id = %s
 """
+
+APPEND_ONE = "select {s}.append_one(%s, %s, %s, %s, %s, %s, %s, %s)"
 
 _LOCK_HEAD = "select true from {s}.jobs where job_id = %s for no key update"
 
@@ -49,6 +62,12 @@ select job_id::text from {s}.jobs
 where reverse(job_id::text) collate "C" like %s
 order by job_id desc limit %s
 """
+
+
+def append_one(run: Run, item: Append) -> Answer:
+    """Append to one job, inside a transaction of the caller's that holds the head's lock."""
+    (((job_id, code, version),),) = run(APPEND_ONE, [value.decode() for value in item_parameters(item)])
+    return Answer(job_id, Code(code), version)
 
 
 def get_head(run: Run, job_id: str) -> Head:

@@ -29,7 +29,6 @@ from steplog.eventstore.errors import (
 )
 from steplog.eventstore.events import Event
 from steplog.eventstore.postgres_connections import Connection, Parameters
-from steplog.eventstore.postgres_documents import item_documents
 from steplog.eventstore.postgres_errors import Kind, kind_of, translate
 from steplog.eventstore.store import Answer, Append, Code
 from steplog.eventstore.stream import tail_of
@@ -53,7 +52,6 @@ select current_setting('steplog.transaction', true),
 """
 
 _LOCK_HEAD = "select true from {s}.jobs where job_id = %s for no key update"
-_APPEND_ONE = "select code, version from {s}.append_one(%s, %s, %s)"
 
 
 class PostgresTransaction:
@@ -101,8 +99,7 @@ class PostgresTransaction:
             self._make_ready()
             if not self._lock_head(item.job_id):
                 return Answer(item.job_id, Code.BUSY, item.expected.version)
-            ((code, version),) = self._run(_APPEND_ONE, item_documents(item))
-            return Answer(item.job_id, Code(code), version)
+            return tables.append_one(self._run, item)
 
     def tail(self, job_id: str, known: Position) -> list[Event]:
         with self._statement(translate):

@@ -1,25 +1,15 @@
--- The owner's append: next events of many jobs in one call, each job whole or not at all, answered by codes.
+-- The owner's append: next events of many jobs in one call, each job whole or not at all, answered by codes. What
+-- belongs to one job stands at the same place of each list; an event names that place, from 1.
 --
 -- Separate statements, each with a snapshot of its own: as one statement, a retry racing its own orphan would not see
 -- what the orphan stored and report a false conflict. Plans are pinned: one cached while the tables were empty must
--- not scan them when they are full. The events come in a document of their own, each with its item's place: nested in
--- the items they would be parsed once more.
+-- not scan them when they are full. Heads and events are documents of their own, taken apart only where they are
+-- stored.
 
-create type append_item as (
-    place            integer,
-    job_id           uuid,
-    expected_version bigint,
-    expected_hash    text,
-    epoch            bigint,
-    claim_id         text,
-    release          boolean,
-    head             json,
-    event_ids        uuid[],
-    code             text,
-    head_version     bigint
-);
-
-create function append(batch json, batch_events json) returns table (place integer, job_id uuid, code text, version bigint)
+create function append(
+    job_ids uuid[], expected_versions bigint[], expected_hashes text[], epochs bigint[], claim_ids text[],
+    releases boolean[], heads json, new_events json
+) returns table (job_id uuid, code text, version bigint)
 language plpgsql volatile
 set search_path from current
 set plan_cache_mode = force_generic_plan
@@ -30,68 +20,58 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    items append_item[] := array(select item from json_populate_recordset(null::append_item, batch) as item);
-    wanted uuid[] := array(select item.job_id from unnest(items) as item);
-    locked uuid[];
-    accepted uuid[];
+    locked boolean[];
+    accepted boolean[];
 begin
     -- Heads that somebody else holds are skipped, not waited for: one stopped transaction must not hold up the batch.
     -- The lock is a write of its own, so even a batch that was stored before ends in a commit that is flushed and
-    -- replicated after the one that stored it.
-    locked := array(
-        select jobs.job_id from jobs
-        where jobs.job_id = any (wanted)
+    -- replicated after the one that stored it. A head is read as it is once it is locked.
+    select
+        array_agg(head.job_id is not null order by item.place),
+        array_agg(
+            coalesce(
+                (head.version, head.hash, head.epoch, head.claim_id)
+                = (item.expected_version, item.expected_hash, item.epoch, item.claim_id),
+                false
+            )
+            order by item.place
+        )
+    into locked, accepted
+    from unnest(job_ids, expected_versions, expected_hashes, epochs, claim_ids) with ordinality
+        as item (job_id, expected_version, expected_hash, epoch, claim_id, place)
+    left join (
+        select jobs.job_id, jobs.version, jobs.hash, jobs.epoch, jobs.claim_id from jobs
+        where jobs.job_id = any (job_ids)
         order by jobs.job_id
         for no key update skip locked
-    );
+    ) as head on head.job_id = item.job_id;
 
-    items := array(
-        select row(
-            item.place, item.job_id, item.expected_version, item.expected_hash, item.epoch, item.claim_id,
-            item.release, item.head, item.event_ids,
-            case
-                when head.version is null then 'missing'
-                when item.job_id <> all (locked) then 'busy'
-                when head.version > item.expected_version
-                    and stored_before(item.job_id, item.expected_version, item.event_ids) then 'stored before'
-                when head.version < item.expected_version then 'regressed'
-                when item.expected_version > 0 and item.expected_hash <> case
-                    when head.version = item.expected_version then head.hash
-                    else coalesce((
-                        select events.hash from events
-                        where events.job_id = item.job_id and events.version = item.expected_version
-                    ), '')
-                end then 'regressed'
-                when head.epoch <> item.epoch or head.claim_id is distinct from item.claim_id then 'fenced'
-                when head.version > item.expected_version then 'conflict'
-                else 'accepted'
-            end,
-            coalesce(head.version, 0)
-        )::append_item
-        from unnest(items) as item
-        left join lateral (
-            select jobs.version, jobs.hash, jobs.epoch, jobs.claim_id from jobs
-            where jobs.job_id = item.job_id
-            limit 1
-        ) as head on true
-    );
-    accepted := array(select item.job_id from unnest(items) as item where item.code = 'accepted');
+    for place in 1 .. cardinality(job_ids) loop
+        continue when accepted[place];
+        return query select job_ids[place], refused.code, refused.version from refusal(
+            job_ids[place], locked[place], expected_versions[place], expected_hashes[place], epochs[place],
+            claim_ids[place], (
+                select json_agg(event) from json_array_elements(new_events) as event
+                where (event ->> 'place')::integer = place
+            )
+        ) as refused;
+    end loop;
 
     insert into events (job_id, version, event_id, type, schema_version, recorded_at, data, hash)
-    select item.job_id, new.version, new.event_id, new.type, new.schema_version, new.recorded_at, new.data, new.hash
-    from json_to_recordset(batch_events) as new (
+    select
+        job_ids[new.place], new.version, new.event_id, new.type, new.schema_version, new.recorded_at, new.data, new.hash
+    from json_to_recordset(new_events) as new (
         place integer, version bigint, event_id uuid, type text, schema_version integer, recorded_at timestamptz,
         data json, hash text
     )
-    join unnest(items) as item on item.place = new.place
-    where item.code = 'accepted';
+    where accepted[new.place];
 
-    update jobs set
+    return query update jobs set
         version = head.version,
         hash = head.hash,
         recorded_at = head.recorded_at,
-        claim_id = case when item.release then null else jobs.claim_id end,
-        worker_id = case when item.release then null else jobs.worker_id end,
+        claim_id = case when releases[head.ordinality] then null else jobs.claim_id end,
+        worker_id = case when releases[head.ordinality] then null else jobs.worker_id end,
         workflow = head.workflow,
         status = head.status,
         created_at = head.created_at,
@@ -108,18 +88,10 @@ begin
         tags = head.tags,
         priority = head.priority,
         batch_id = head.batch_id
-    from unnest(items) as item
-    cross join lateral json_populate_record(null::jobs, item.head) as head
-    where jobs.job_id = any (accepted)
-      and item.job_id = jobs.job_id;
-
-    return query
-        select
-            item.place,
-            item.job_id,
-            case when item.code in ('accepted', 'stored before') then 'stored' else item.code end,
-            case when item.code = 'accepted' then (item.head ->> 'version')::bigint else item.head_version end
-        from unnest(items) as item
-        order by item.place;
+    from json_populate_recordset(null::jobs, heads) with ordinality as head
+    where jobs.job_id = any (job_ids)
+      and jobs.job_id = job_ids[head.ordinality]
+      and accepted[head.ordinality]
+    returning jobs.job_id, 'stored', jobs.version;
 end
 $$;

@@ -193,6 +193,14 @@ class AppendingCompliance(LogCase):
             if expected[item.job_id] is Code.STORED:
                 assert self.values(item.job_id) == ["value"]
 
+    @pytest.mark.parametrize("change", [{"epoch": 2}, {"epoch": 0}, {"claim_id": "another"}, {"claim_id": ""}], ids=str)
+    def test_batch_member_under_another_claim_is_fenced(self, change: dict[str, Any]) -> None:
+        (job_id, claim), (neighbour_id, neighbours_claim) = self.owned_job(), self.owned_job()
+        foreign = self.build.append(job_id, self.position(job_id), replace(claim, **change), "foreign")
+        beside = self.build.append(neighbour_id, self.position(neighbour_id), neighbours_claim, "beside")
+        assert [answer.code for answer in self.store.append([foreign, beside])] == [Code.FENCED, Code.STORED]
+        assert (self.values(job_id), self.values(neighbour_id)) == ([], ["beside"])
+
     def test_batch_of_nothing_is_answered_by_nothing(self) -> None:
         assert self.store.append([]) == []
 
