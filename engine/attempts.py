@@ -11,15 +11,18 @@ import logging
 import random
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from steplog.engine import facts as fact
-from steplog.engine.context import Context, Fields, changes, fields_of, open_draft
+from steplog.engine.channel import Channel, refuse_unrecordable
+from steplog.engine.context import fields_of, open_draft
 from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.errors import AttemptOver, HandlerTimeout
 from steplog.engine.facts import AttemptId, Fact
@@ -27,21 +30,22 @@ from steplog.engine.inbox import Inbox
 from steplog.engine.policies import Retry, Skip
 from steplog.engine.resources import open_async, open_plain
 from steplog.engine.step import Step
+from steplog.engine.transaction import Transaction
+from steplog.engine.transactional import TransactionalAttempt
 from steplog.engine.values import dump, load
 from steplog.eventstore.clock import Clock
-from steplog.eventstore.codec import decode, encode, escape
-from steplog.eventstore.errors import PayloadRefused
-from steplog.eventstore.limits import (
-    ENVELOPE_BYTES_MAX,
-    ERROR_MESSAGE_CHARS_MAX,
-    PAYLOAD_BYTES_MAX,
-    TRACEBACK_CHARS_MAX,
-)
+from steplog.eventstore.codec import escape
+from steplog.eventstore.errors import PayloadRefused, TransactionEnded
+from steplog.eventstore.limits import ERROR_MESSAGE_CHARS_MAX, TRACEBACK_CHARS_MAX
 from steplog.projections.plan import Key
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State
 
-_PROGRESS_EVERY_S = 1.0
+_LOST_MAX = 3
+"""How many transactions of a sub-step may be lost with their connection before that counts as its failure."""
+
+_NEVER_RETRIED = (PayloadRefused, AttemptOver, TransactionEnded)
+"""What would come out the same, or has had its effect already."""
 
 ENDING_S_MAX = 1.0
 """How long an async handler may take to clean up once it is cancelled."""
@@ -52,13 +56,23 @@ logger = logging.getLogger("steplog.engine")
 class Attempts:
     """The attempts of one job that are running in this process."""
 
-    def __init__(self, definition: AnyDefinition, inbox: Inbox, input: Any, clock: Clock, grace_s: float) -> None:
+    def __init__(
+        self,
+        definition: AnyDefinition,
+        inbox: Inbox,
+        input: Any,
+        clock: Clock,
+        grace_s: float,
+        transactional: Callable[[float | None], TransactionalAttempt],
+    ) -> None:
         self._definition = definition
         self._inbox = inbox
         self._input = input
         self._clock = clock
         self._grace_s = grace_s
-        self._supervisors: dict[_Channel, asyncio.Task[None]] = {}
+        self._transactional = transactional
+        self._lost: Counter[Key] = Counter()
+        self._supervisors: dict[Channel, asyncio.Task[None]] = {}
         self.occupied: set[Key] = set()
         """Sub-steps whose attempt was timed out and whose handler is still running."""
         self.stuck: set[Key] = set()
@@ -66,7 +80,7 @@ class Attempts:
 
     def start(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
         """Call the handler of an attempt whose start is durable."""
-        channel = _Channel(of, self._inbox, self._clock)
+        channel = Channel(of, self._inbox, self._clock)
         call = _Call(of, self._definition.sub_steps[of.key], state, self._definition, self._input, channel)
         name = f"{of.key}#{of.attempt}"
         self._supervisors[channel] = asyncio.create_task(self._supervise(call, timeout_s), name=name)
@@ -75,6 +89,12 @@ class Attempts:
         """Ask every running handler to stop."""
         for channel in self._supervisors:
             channel.cancelled = True
+
+    def end_transactions(self) -> None:
+        """Roll back what transactional handlers have not brought to their end: others may be waiting for that."""
+        for channel, supervisor in self._supervisors.items():
+            if channel.commit is not None:
+                supervisor.cancel()
 
     async def close(self) -> None:
         """Stop caring: async handlers are cancelled and given a moment, threads are left to end by themselves."""
@@ -87,13 +107,14 @@ class Attempts:
 
     async def _supervise(self, call: _Call, timeout_s: float | None) -> None:
         try:
-            if timeout_s is not None or not call.sub_step.bindings.is_async:
+            if call.sub_step.bindings.transaction is not None:
+                await self._transact(call, timeout_s)
+            elif timeout_s is not None or not call.sub_step.bindings.is_async:
                 await self._watch(call, timeout_s)
             elif (outcome := await call.run_async()) is not None:  # nothing to wait for beside it: no task of its own
                 self._inbox.post(outcome)
         except Exception as error:  # no thread to run in, an exception nobody can look at
-            of = call.of
-            self._inbox.post(fact.Failed(of, error_data(error, self._retry(of).allows(error)), 0.0, random.random()))
+            self._inbox.post(fact.Failed(call.of, error_data(error, call.may_retry(error)), 0.0, random.random()))
         finally:
             del self._supervisors[call.channel]
 
@@ -110,6 +131,41 @@ class Attempts:
         finally:
             self._post_outcome(running)
 
+    async def _transact(self, call: _Call, timeout_s: float | None) -> None:
+        """The same for a transactional handler: where it completed, that is recorded by its transaction or not at all.
+
+        What it does after its attempt was settled otherwise has no effect, so no late outcome tells of it.
+        """
+        attempt = self._transactional(timeout_s)
+        call.transaction = attempt.transaction
+        call.channel.commit = partial(self._commit_checkpoint, attempt)
+        try:
+            async with attempt:
+                running = _in_thread(lambda: attempt.run(call.run_plain), name=f"steplog-{call.of.key}")
+                if await attempt.ends(running):
+                    await self._end_transaction(call, attempt, running.result())
+                    return
+            await self._time_out(call, running, attempt.limit_s)
+        finally:
+            self.occupied.discard(call.of.key)
+            self._inbox.wake()
+
+    def _commit_checkpoint(self, attempt: TransactionalAttempt, reached: fact.CheckpointReached) -> None:
+        """In the handler's thread: should the commit be lost, no other attempt begins before this handler has ended."""
+        self.occupied.add(reached.of.key)
+        attempt.checkpoint(reached)
+        self.occupied.discard(reached.of.key)
+
+    async def _end_transaction(self, call: _Call, attempt: TransactionalAttempt, outcome: Fact | None) -> None:
+        key = call.of.key
+        if isinstance(outcome, fact.Completed):
+            await attempt.commit(outcome)
+        elif attempt.is_lost and self._lost[key] < _LOST_MAX:
+            self._lost[key] += 1
+            self._inbox.post(attempt.recorder.interruption(call.of))
+        elif outcome is not None:
+            self._inbox.post(outcome)
+
     def _post_outcome(self, running: asyncio.Future[Fact | None]) -> None:
         if running.done() and not running.cancelled() and (outcome := running.result()) is not None:
             self._inbox.post(outcome)
@@ -118,7 +174,7 @@ class Attempts:
         """Record the timeout, then wait for the handler: a thread cannot be killed."""
         of = call.of
         timeout = HandlerTimeout(timeout_s)
-        retryable = self._retry(of).allows(timeout)
+        retryable = call.may_retry(timeout)
         self.occupied.add(of.key)
         self._inbox.post(fact.Failed(of, error_data(timeout, retryable), timeout_s, random.random()))
         call.channel.end()
@@ -132,10 +188,6 @@ class Attempts:
         self.stuck.discard(of.key)
         self._inbox.wake()
 
-    def _retry(self, of: AttemptId) -> Retry:
-        retry: Retry = self._definition.sub_steps[of.key].options.retry
-        return retry
-
 
 @dataclass(slots=True)
 class _Call:
@@ -146,7 +198,8 @@ class _Call:
     state: State
     definition: AnyDefinition
     input: Any
-    channel: _Channel
+    channel: Channel
+    transaction: Transaction | None = None
 
     def running(self) -> asyncio.Future[Fact | None]:
         """The call under way: a task, or a thread."""
@@ -191,6 +244,8 @@ class _Call:
     def _arguments(self) -> tuple[list[Any], dict[str, Any]]:
         bindings = self.sub_step.bindings
         kwargs: dict[str, Any] = {}
+        if bindings.transaction is not None:
+            kwargs[bindings.transaction] = self.transaction
         for name, marker in bindings.results.items():
             source = sub_step_of(self.state, marker.sub_step.key)
             if source["status"] == "completed":
@@ -221,7 +276,7 @@ class _Call:
     def _completed(self, value: Any, started: float) -> Fact:
         result, changed = dump(value, self.sub_step.bindings.returns, "result"), self.channel.changed()
         if result is not None or changed:
-            _refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
+            refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
         return fact.Completed(self.of, result, changed, self._seconds_since(started))
 
     def _seconds_since(self, started: float) -> float:
@@ -230,9 +285,13 @@ class _Call:
     def _raised(self, error: BaseException, started: float) -> Fact:
         if isinstance(error, Skip):
             return fact.SkipRaised(self.of, message_of(error))
+        data = error_data(error, self.may_retry(error))
+        return fact.Failed(self.of, data, self._seconds_since(started), random.random())
+
+    def may_retry(self, error: BaseException) -> bool:
+        """Whether the sub-step's policy has that error tried again."""
         retry: Retry = self.sub_step.options.retry
-        retryable = retry.allows(error) and not isinstance(error, (PayloadRefused, AttemptOver))
-        return fact.Failed(self.of, error_data(error, retryable), self._seconds_since(started), random.random())
+        return retry.allows(error) and not isinstance(error, _NEVER_RETRIED)
 
 
 class _OwnError:
@@ -247,74 +306,6 @@ class _OwnError:
     def raise_again(self) -> None:
         if self.error is not None:
             raise self.error
-
-
-class _Channel:
-    """An attempt's reports, from whichever thread its handler runs in."""
-
-    def __init__(self, of: AttemptId, inbox: Inbox, clock: Clock) -> None:
-        self.clock = clock
-        self._of = of
-        self._inbox = inbox
-        self._draft: Context | None = None
-        self._base: Fields = {}
-        self._progressed_at = float("-inf")
-        self._untold: fact.Progressed | None = None
-        self._over = False
-        self.cancelled = False
-        """Whether the handler was asked to stop; until the attempt is over, what it reports is recorded."""
-
-    def end(self) -> None:
-        """The attempt was settled otherwise."""
-        self.cancelled = self._over = True
-
-    def follow(self, draft: Context, base: Fields) -> None:
-        """The draft whose changes count, and the fields it is compared with."""
-        self._draft, self._base = draft, base
-
-    def changed(self) -> Fields:
-        """What the attempt has set in the context so far."""
-        return changes(self._base, fields_of(self._draft)) if self._draft is not None else {}
-
-    def checkpoint(self, cursor: Any) -> Awaitable[None]:
-        kept, changed = decode(encode(cursor, path="cursor")), self.changed()
-        _refuse_unrecordable({"cursor": kept, "draft": {"set": changed}}, "checkpoint")
-        if self._over:
-            raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
-        if self._untold is not None:
-            self._tell(self._untold)
-        durable: Future[None] = Future()
-        durable.set_running_or_notify_cancel()
-        self._inbox.post(fact.CheckpointReached(self._of, kept, changed), durable)
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            durable.result()
-            return _Done()
-        return asyncio.wrap_future(durable)
-
-    def progress(self, done: float, total: float | None, note: str | None) -> None:
-        numbers = {"done": done} if total is None else {"done": done, "total": total}
-        for name, number in numbers.items():
-            if type(number) not in (int, float):
-                raise PayloadRefused(f"progress.{name}", f"{type(number).__qualname__} is no number")
-        encode(numbers, path="progress")
-        told = None if note is None else escape(note, ERROR_MESSAGE_CHARS_MAX)
-        self._untold = fact.Progressed(self._of, done, total, told)
-        if self.clock.monotonic() - self._progressed_at >= _PROGRESS_EVERY_S:
-            self._tell(self._untold)
-
-    def _tell(self, progressed: fact.Progressed) -> None:
-        self._progressed_at = self.clock.monotonic()
-        self._untold = None
-        self._inbox.post(progressed)
-
-
-class _Done(Awaitable[None]):
-    """Already there."""
-
-    def __await__(self) -> Any:
-        return iter(())
 
 
 def error_data(error: BaseException, retryable: bool) -> fact.ErrorData:
@@ -341,11 +332,6 @@ def _traceback(error: BaseException) -> str:
         return "".join(traceback.format_exception(error))
     except BaseException as broken:  # as in error_data
         return f"(its traceback cannot be read: {type(broken).__name__})"
-
-
-def _refuse_unrecordable(values: Fields, what: str) -> None:
-    """Refuse, while the handler can still be told, values that one event could not hold together."""
-    encode(values, path=what, bytes_max=PAYLOAD_BYTES_MAX - ENVELOPE_BYTES_MAX)
 
 
 def _cancel(running: asyncio.Future[Fact | None]) -> bool:

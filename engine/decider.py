@@ -111,6 +111,8 @@ class _Deciding:
             case fact.CheckpointReached(of=of, cursor=cursor, changed=changed):
                 draft = {"set": changed} if changed else {}
                 self.emit(ev.SubStepCheckpointed(**_attempt(of), cursor=cursor, draft=draft))
+            case fact.CommitUnknown(of=of, worker_id=worker_id):
+                self.emit(ev.SubStepInterrupted(**_attempt(of), cause="commit unknown", worker_id=worker_id))
             case fact.Progressed(of=of, done=done, total=total, note=note):
                 self.emit(ev.SubStepProgressed(**_attempt(of), done=done, total=total, note=note))
 
@@ -236,7 +238,7 @@ class _Deciding:
             return "context conflict", key, f"{key} wrote {', '.join(fields)}, which a sibling or a person had written"
         for key in in_order(self.shape, phase, self.state["phases"][phase]["suspended"]):
             sub_step = sub_step_of(self.state, key)
-            if sub_step["status"] == "interrupted" and sub_step["reason"] is not None:
+            if sub_step["status"] == "interrupted" and sub_step["reason"] not in (None, "commit unknown"):
                 if sub_step["interruptions"] >= self.situation.interruptions_max:
                     return "crash loop", key, f"{key} was interrupted {sub_step['interruptions']} times"
                 if self.shape.sub_steps[key]["on_interrupt"] == "hold":

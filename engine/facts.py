@@ -78,7 +78,14 @@ class Interrupted(NamedTuple):
     worker_id: str
 
 
-Fact = Completed | Failed | SkipRaised | CheckpointReached | Progressed | Interrupted
+class CommitUnknown(NamedTuple):
+    """The attempt's transaction broke, and nobody knows whether it was committed; once this is recorded it never is."""
+
+    of: AttemptId
+    worker_id: str
+
+
+Fact = Completed | Failed | SkipRaised | CheckpointReached | Progressed | Interrupted | CommitUnknown
 
 
 class Situation(NamedTuple):

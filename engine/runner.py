@@ -32,12 +32,13 @@ from steplog.engine.policies import Skip
 from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
 from steplog.engine.step import Job
+from steplog.engine.transactional import TransactionalAttempt, append_and_commit
 from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
-from steplog.eventstore.errors import JobNotFound, OutcomeUnknown, StoreDamaged, StoreUnavailable
-from steplog.eventstore.events import EventData, SubStepData, SubStepStarted
-from steplog.eventstore.store import Answer, Append, Claim, Code, Store
+from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
+from steplog.eventstore.events import Event, EventData, SubStepData, SubStepStarted
+from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
@@ -85,13 +86,24 @@ class Runner:
         self.state: State = owned.loaded.state
         self._position: Position = owned.loaded.position
         self._inbox = Inbox(self._loop)
-        self._attempts = Attempts(owned.definition, self._inbox, self._input, clock, settings.grace_s)
+        self._attempts = Attempts(
+            owned.definition,
+            self._inbox,
+            self._input,
+            clock,
+            settings.grace_s,
+            lambda timeout_s: TransactionalAttempt(store, self, timeout_s),
+        )
+        self.turn = asyncio.Lock()
+        """Whoever has it may append: the loop below, or an attempt whose transaction is to end."""
+        self._failure: Exception | None = None
         self._stored_at = owned.loaded.stored_at
         self._stop_by: float | None = None
-        self._lost: str | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._decided_at = ""
         self._answers: dict[Key, fact.Answer] = {}
+        self._tail: list[Event] = []
+        """What others had appended where an append last met it; empty where it could not be read."""
 
     async def run(self) -> State:
         """The job's state when it ended, stopped for a person, or was handed back after `stop`.
@@ -112,9 +124,7 @@ class Runner:
                 if decision.events and not await self._append(decision):
                     continue
                 self._inbox.acknowledge(entries, decision.unrecorded)
-                self._forget_answers(decision.events)
-                self._start(decision.events)
-                self._store_state()
+                self._follow(decision.events)
                 if self.state["status"] == "running" and not self._inbox.entries():
                     if self._handing_back_is_due():
                         await self._attempts.close()
@@ -132,18 +142,23 @@ class Runner:
         self._stop_by = deadline if self._stop_by is None else min(self._stop_by, deadline)
         self._attempts.cancel()
         self._inbox.wake()
+        self._loop.call_at(self._stop_by, self._attempts.end_transactions)
         self._limit_waiting(self._stop_by)
 
     def lose_from_thread(self, why: str) -> None:
         """The job is somebody else's now."""
-        self._lost = why
+        self._fail(OwnershipLost(self.state["job_id"], why))
+
+    def _fail(self, error: Exception) -> None:
+        """The loop ends with that error."""
+        self._failure = self._failure or error
         self._inbox.wake()
 
     # --- decide ------------------------------------------------------------------------------------------------------
 
     def _decide(self, happened: list[Fact]) -> Decision:
-        if self._lost is not None:
-            raise OwnershipLost(self.state["job_id"], self._lost)
+        if self._failure is not None:
+            raise self._failure
         now = self._decided_at = max(self._clock.now(), self.state["recorded_at"])
         decision = decide(self.state, self._shape, happened, now, self._situation())
         while decision.questions:
@@ -182,25 +197,36 @@ class Runner:
 
     async def _append(self, decision: Decision) -> bool:
         """Make the decision durable; False where somebody else appended first and it has to be made again."""
-        released = decision.state["status"] != "running"
-        data, at = decision.events, decision.state["recorded_at"]
-        events = seal(self.state["job_id"], self._position, data, at, self._clock)
-        item = Append(
-            self.state["job_id"], self._position, self._claim, events, head_of(decision.state), release=released
-        )
+        decided_at = self._position
+        async with self.turn:
+            return self._position is decided_at and await self._append_in_turn(decision)
+
+    async def _append_in_turn(self, decision: Decision) -> bool:
+        item = self._item(decision)
         code = await self._send(item)
         if code is Code.STORED:
-            self.state, self._position = decision.state, end_of(events, self._position)
-            return True
-        if code is Code.CONFLICT:
-            self._answers.clear()
+            self._adopt(decision, item)
+        elif code is Code.CONFLICT:
             await self._catch_up()
-            return False
+        else:
+            raise self._refusal(code)
+        return code is Code.STORED
+
+    def _item(self, decision: Decision) -> Append:
+        job_id, end = self.state["job_id"], decision.state
+        events = seal(job_id, self._position, decision.events, end["recorded_at"], self._clock)
+        released = end["status"] != "running"
+        return Append(job_id, self._position, self._claim, events, head_of(end), release=released)
+
+    def _adopt(self, decision: Decision, item: Append) -> None:
+        self.state, self._position = decision.state, end_of(list(item.events), item.expected)
+
+    def _refusal(self, code: Code) -> Exception:
         if code is Code.MISSING:
-            raise JobNotFound(self.state["job_id"])
+            return JobNotFound(self.state["job_id"])
         if code is Code.REGRESSED:
-            raise LogRegressed(self.state["job_id"], self._position.version)
-        raise OwnershipLost(self.state["job_id"], "its claim is not ours any more")
+            return LogRegressed(self.state["job_id"], self._position.version)
+        return OwnershipLost(self.state["job_id"], "its claim is not ours any more")
 
     async def _send(self, item: Append) -> Code:
         """What became of the append; OutcomeUnknown where the runner has to stop and the store does not answer."""
@@ -227,6 +253,7 @@ class Runner:
     async def _catch_up(self) -> None:
         """Fold what others appended; where it cannot be read now, the next append meets the store and waits for it."""
         read = self._store.read
+        self._tail = []
         try:
             tail = await asyncio.to_thread(lambda: list(read(self.state["job_id"], self._position.version)))
         except StoreDamaged:
@@ -235,6 +262,12 @@ class Runner:
             logger.warning("%s; what others appended to job %s is read again", error, self.state["job_id"])
             await asyncio.sleep(_READ_AGAIN_S)
             return
+        self._fold(tail)
+
+    def _fold(self, tail: list[Event]) -> None:
+        """Go on from what others appended."""
+        self._tail = tail
+        self._answers.clear()
         self.state = fold(tail, self.state)
         if tail:
             self._position = position_of(tail[-1])
@@ -248,7 +281,73 @@ class Runner:
         saving = asyncio.get_running_loop().run_in_executor(None, self._store.save_state, stored)
         saving.add_done_callback(_log_failure)
 
+    # --- append inside a handler's transaction -----------------------------------------------------------------------
+
+    async def record(self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction) -> bool:
+        """Append the fact as the last statement of its attempt's transaction; whether that is committed.
+
+        In the job's turn alone. Raises StoreError where the store refuses the transaction: nothing of it is stored.
+        """
+        try:
+            return await self._record(happened, transaction)
+        except (OwnershipLost, JobNotFound, LogError, StoreUnavailable) as error:
+            self._fail(error)
+            return False
+        finally:
+            self._inbox.wake()
+
+    async def _record(self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction) -> bool:
+        while happened.of in in_progress(self.state) and not self._gives_up():
+            decision = self._decide([happened])
+            item = self._item(decision)
+            try:
+                end = await self._loop.run_in_executor(None, append_and_commit, transaction, item)
+            except StoreDamaged:
+                raise
+            except StoreUnavailable as error:
+                logger.warning("%s; the log is asked whether job %s was committed", error, item.job_id)
+                await self._loop.run_in_executor(None, transaction.roll_back)
+                return await self._settle(self.interruption(happened.of), decision, item)
+            if end.code is Code.STORED:
+                self._adopt(decision, item)
+                self._follow(decision.events)
+                return True
+            if end.code is Code.CONFLICT:
+                self._fold(end.tail)
+            elif end.code is not Code.BUSY:
+                raise self._refusal(end.code)
+        return False
+
+    async def _settle(self, unknown: fact.CommitUnknown, decision: Decision, item: Append) -> bool:
+        """Whether the transaction that was to end in that append is committed, by the log alone.
+
+        The append itself is never sent again: without the transaction it would store a completion without its effect.
+        An interruption is, in its place: where that is stored, the transaction can never be committed.
+        """
+        while unknown.of in in_progress(self.state):
+            interruption = self._decide([unknown])
+            if await self._append_in_turn(interruption):
+                self._follow(interruption.events)
+                return False
+            if self._tail and self._tail[0].event_id == item.events[0].event_id:
+                self._follow(decision.events)
+                return True
+        return False
+
+    def interruption(self, of: AttemptId) -> fact.CommitUnknown:
+        """What happened to an attempt whose transaction was lost."""
+        return fact.CommitUnknown(of, self._claim.worker_id)
+
+    def _gives_up(self) -> bool:
+        return self._stop_by is not None and self._loop.time() >= self._stop_by
+
     # --- start -------------------------------------------------------------------------------------------------------
+
+    def _follow(self, recorded: Sequence[EventData]) -> None:
+        """Do what the events say, now that they are durable."""
+        self._forget_answers(recorded)
+        self._start(recorded)
+        self._store_state()
 
     def _start(self, events: Sequence[EventData]) -> None:
         for started in events:

@@ -51,7 +51,7 @@ class TransactionEnded(StoreError):
 
 
 class TransactionClosed(StoreError):
-    """The transaction is over: its attempt ended, timed out, or lost its worker; nothing of it was committed."""
+    """The transaction is over, for its attempt has ended, timed out or lost its worker: this was not done."""
 
 
 class StoreNotMigrated(StoreError):

@@ -35,6 +35,8 @@ from steplog.eventstore.stream import tail_of
 from steplog.eventstore.transaction import Rows, texts_for
 
 CANCEL_S_MAX = 5.0
+SERVER_PATIENCE_S = 1.0
+"""How much longer than its timeout the server waits for a handler that nobody is there any more to stop."""
 
 _BEGIN = """
 select set_config('steplog.transaction', %(token)s, true),
@@ -76,6 +78,10 @@ class PostgresTransaction:
         self._over = False
         self._busy = threading.Lock()
         self._begin()
+
+    @property
+    def is_lost(self) -> bool:
+        return isinstance(self._ended, StoreUnavailable)
 
     # --- the handler's statements ------------------------------------------------------------------------------------
 
@@ -127,7 +133,7 @@ class PostgresTransaction:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        ms = None if self.timeout_s is None else str(math.ceil(self.timeout_s * 1000))
+        ms = None if self.timeout_s is None else str(math.ceil((self.timeout_s + SERVER_PATIENCE_S) * 1000))
         try:
             self._connection.execute(b"begin isolation level read committed")
             ((self._synchronous_commit,),) = self._run("select current_setting('synchronous_commit')", [])
@@ -136,7 +142,7 @@ class PostgresTransaction:
             self._connection.close()
             raise translate(error) from error
         # A statement of the handler's may take as long as the handler may.
-        self._connection.answer_s_max = math.inf if self.timeout_s is None else self.timeout_s
+        self._connection.answer_s_max = math.inf if self.timeout_s is None else self.timeout_s + SERVER_PATIENCE_S
 
     @contextmanager
     def _statement(self, explain: Callable[[psycopg.Error], StoreError]) -> Iterator[None]:

@@ -60,6 +60,10 @@ class SQLiteTransaction:
         self._let_go = False
         self._busy = threading.Lock()
 
+    @property
+    def is_lost(self) -> bool:
+        return False
+
     # --- the handler's statements ------------------------------------------------------------------------------------
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Rows:

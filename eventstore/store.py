@@ -198,6 +198,11 @@ class StoreTransaction(Protocol):
     timeout_s: float | None
     """How long it may stay open; None where nobody said."""
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the database went away inside it: nothing is committed, through no fault of the handler's."""
+        ...
+
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Rows:
         """Run one statement, with a parameter for each `%s` in it.
 

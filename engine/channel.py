@@ -1,0 +1,99 @@
+"""The reports of a running attempt: its context draft, its progress and its checkpoints, on their way to the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any
+
+from steplog.engine import facts as fact
+from steplog.engine.context import Context, Fields, changes, fields_of
+from steplog.engine.errors import AttemptOver
+from steplog.engine.facts import AttemptId
+from steplog.engine.inbox import Inbox
+from steplog.eventstore.clock import Clock
+from steplog.eventstore.codec import decode, encode, escape
+from steplog.eventstore.errors import PayloadRefused
+from steplog.eventstore.limits import ENVELOPE_BYTES_MAX, ERROR_MESSAGE_CHARS_MAX, PAYLOAD_BYTES_MAX
+
+_PROGRESS_EVERY_S = 1.0
+
+
+class Channel:
+    """An attempt's reports, from whichever thread its handler runs in."""
+
+    def __init__(self, of: AttemptId, inbox: Inbox, clock: Clock) -> None:
+        self.clock = clock
+        self._of = of
+        self._inbox = inbox
+        self._draft: Context | None = None
+        self._base: Fields = {}
+        self._progressed_at = float("-inf")
+        self._untold: fact.Progressed | None = None
+        self._over = False
+        self.commit: Callable[[fact.CheckpointReached], None] | None = None
+        """How a transactional attempt records a checkpoint: as the end of its present transaction."""
+        self.cancelled = False
+        """Whether the handler was asked to stop; until the attempt is over, what it reports is recorded."""
+
+    def end(self) -> None:
+        """The attempt was settled otherwise."""
+        self.cancelled = self._over = True
+
+    def follow(self, draft: Context, base: Fields) -> None:
+        """The draft whose changes count, and the fields it is compared with."""
+        self._draft, self._base = draft, base
+
+    def changed(self) -> Fields:
+        """What the attempt has set in the context so far."""
+        return changes(self._base, fields_of(self._draft)) if self._draft is not None else {}
+
+    def checkpoint(self, cursor: Any) -> Awaitable[None]:
+        kept, changed = decode(encode(cursor, path="cursor")), self.changed()
+        refuse_unrecordable({"cursor": kept, "draft": {"set": changed}}, "checkpoint")
+        if self._over:
+            raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
+        if self._untold is not None:
+            self._tell(self._untold)
+        reached = fact.CheckpointReached(self._of, kept, changed)
+        if self.commit is not None:
+            self.commit(reached)
+            return _Done()
+        durable: Future[None] = Future()
+        durable.set_running_or_notify_cancel()
+        self._inbox.post(reached, durable)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            durable.result()
+            return _Done()
+        return asyncio.wrap_future(durable)
+
+    def progress(self, done: float, total: float | None, note: str | None) -> None:
+        numbers = {"done": done} if total is None else {"done": done, "total": total}
+        for name, number in numbers.items():
+            if type(number) not in (int, float):
+                raise PayloadRefused(f"progress.{name}", f"{type(number).__qualname__} is no number")
+        encode(numbers, path="progress")
+        told = None if note is None else escape(note, ERROR_MESSAGE_CHARS_MAX)
+        self._untold = fact.Progressed(self._of, done, total, told)
+        if self.clock.monotonic() - self._progressed_at >= _PROGRESS_EVERY_S:
+            self._tell(self._untold)
+
+    def _tell(self, progressed: fact.Progressed) -> None:
+        self._progressed_at = self.clock.monotonic()
+        self._untold = None
+        self._inbox.post(progressed)
+
+
+class _Done(Awaitable[None]):
+    """Already there."""
+
+    def __await__(self) -> Any:
+        return iter(())
+
+
+def refuse_unrecordable(values: Fields, what: str) -> None:
+    """Refuse, while the handler can still be told, values that one event could not hold together."""
+    encode(values, path=what, bytes_max=PAYLOAD_BYTES_MAX - ENVELOPE_BYTES_MAX)
