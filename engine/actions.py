@@ -122,10 +122,12 @@ def retry(state: State, key: Key, who: Who, at: str, *, same_key: bool = False) 
     sub_step = sub_step_of(state, key)
     stopped = state["status"] in ("failed", "parked")
     resumed: list[EventData] = [ev.JobResumed(**who.said)] if stopped else []
-    if is_edited_since(state, sub_step) or _is_to_be_asked(shape, key, sub_step["when"]):
+    if is_edited_since(state, sub_step):
         return [*resumed, *_new_lives([key], who, same_key)]
     if state["status"] == "failed" and stops_the_job(state, shape, key):
         return resumed
+    if shape.sub_steps[key]["when"] and not sub_step["when"]:  # it failed when it was asked, and never began
+        return [*resumed, *_new_lives([key], who, same_key)]
     return [*resumed, _due(state, key, who, at)]
 
 
@@ -168,11 +170,6 @@ def _comes_again(state: State, shape: Shape, key: Key) -> bool:
     if not stops_the_job(state, shape, key):
         return False
     return is_held(shape, key, sub_step_of(state, key)) or state["phases"][split_key(key)[0]]["status"] == "failed"
-
-
-def _is_to_be_asked(shape: Shape, key: Key, answer: bool | None) -> bool:
-    """Whether the sub-step's condition has to be asked before it can run: it failed when it was."""
-    return shape.sub_steps[key]["when"] and not answer
 
 
 def _new_lives(keys: Sequence[Key], who: Who, same_key: bool) -> list[EventData]:

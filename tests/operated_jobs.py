@@ -34,7 +34,8 @@ class Job:
 
     def __init__(self, of: dict[str, Any], context: dict[str, Any] | None = None) -> None:
         created = ev.JobCreated(workflow="w", workflow_version="1", plan=of, context=context or {}, input={"n": 1})
-        self.events = [created]
+        self.decided: list[EventData] = []
+        """What the latest decision came to."""
         self.state = evolve(None, Event(JOB_ID, 1, "", created.type(), 1, after(0), created.as_data(), ""))
         self.shape = Shape.of(of)
 
@@ -48,19 +49,19 @@ class Job:
     def now(self) -> str:
         return later(self.state["recorded_at"], 1.0)
 
-    def claim(self) -> Job:
+    def claim(self, answer: Any = True) -> Job:
         epoch = self.state["epoch"] + 1
         self.append(ev.JobClaimed(worker_id=f"w{epoch}", epoch=epoch, claim_id="c", reason="takeover"))
-        return self.decide()
+        return self.decide(answer=answer)
 
-    def decide(self, *happened: fact.Fact, **situation: Any) -> Job:
+    def decide(self, *happened: fact.Fact, answer: Any = True, **situation: Any) -> Job:
         answers: dict[str, Any] = {}
         while True:
             decision = decide(self.state, self.shape, happened, self.now(), Situation(answers=answers, **situation))
             if not decision.questions:
-                self.state = decision.state
+                self.state, self.decided = decision.state, list(decision.events)
                 return self
-            answers |= dict.fromkeys(decision.questions, True)
+            answers |= dict.fromkeys(decision.questions, answer)
 
     def completes(self, *names: str, changed: dict[str, Any] | None = None) -> Job:
         return self.decide(
