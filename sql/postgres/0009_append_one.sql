@@ -1,6 +1,6 @@
 -- The owner's append of one job: what `append` does for a batch, in statements that each name the job, so that a
--- distributed PostgreSQL can send them to where it lies, and for one job alone at half the cost. The answer is one value,
--- the job with its code and version: a set would cost as much again as a statement.
+-- distributed PostgreSQL can send them to where it lies, and for one job alone a quarter cheaper. The answer is one
+-- value, the job with its code and version: a set would cost as much again as a statement.
 
 create function append_one(
     job uuid, expected_version bigint, expected_hash text, of_epoch bigint, of_claim text, release boolean,
