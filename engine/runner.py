@@ -326,12 +326,20 @@ class Runner:
         """
         while unknown.of in in_progress(self.state):
             interruption = self._decide([unknown])
-            if await self._append_in_turn(interruption):
+            instead = self._item(interruption)
+            code = await self._send(instead)
+            if code is Code.STORED:
+                self._adopt(interruption, instead)
                 self._follow(interruption.events)
                 return False
+            if code not in (Code.CONFLICT, Code.FENCED):  # fenced it is, too, where that append ended the job
+                raise self._refusal(code)
+            await self._catch_up()
             if self._tail and self._tail[0].event_id == item.events[0].event_id:
                 self._follow(decision.events)
                 return True
+            if self._tail and code is Code.FENCED:
+                raise self._refusal(code)
         return False
 
     def interruption(self, of: AttemptId) -> fact.CommitUnknown:

@@ -464,6 +464,18 @@ def test_a_commit_that_nobody_knows_of_is_settled_by_the_log_and_never_sent_agai
     assert not sent_beside(meddled) & {event.event_id for item in meddled.inside for event in item.events}
 
 
+def test_a_lost_commit_that_ended_the_job_is_found_although_nobody_owns_the_job_any_more(store: Store) -> None:
+    wf = Workflow("lost at the end")
+
+    @wf.sub_step
+    def book(tx: Transaction) -> None:
+        insert(tx, "menu")
+
+    job = run(wf, MeddledTransactions(store, lost(1, applied=True)))
+
+    assert (job.status, sub_step_of(job, "book")["attempts"], effects(store)) == ("completed", 1, ["menu"])
+
+
 def sent_beside(meddled: MeddledTransactions) -> set[str]:
     return {event.event_id for item in meddled.beside for event in item.events}
 
