@@ -88,7 +88,7 @@ async def _create_and_run(
 ) -> JobHandle[Any]:
     """Create a job that the worker owns and run it; with a key seen before, that job goes on instead."""
     owned, new_job = prepare(worker, definition, input, key)
-    job_id = await asyncio.to_thread(worker.store.create, new_job)
+    job_id = await worker.outbox().create(new_job)
     announce(job_id)
     if job_id == new_job.job_id:
         return await _run_owned(worker, owned)

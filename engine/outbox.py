@@ -5,43 +5,54 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
-from steplog.eventstore.store import Answer, Append
-from steplog.eventstore.writer import Outcome, Writer
+from steplog.eventstore.store import Answer, Append, NewJob
+from steplog.eventstore.writer import Item, Outcome, Writer
 
 
 class Outbox:
-    """Sends appends for the jobs of one event loop; used in that loop's thread."""
+    """Sends new jobs and appends for one event loop; used in that loop's thread.
+
+    Giving a future up leaves what was sent as it is.
+    """
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
         self._loop = asyncio.get_running_loop()
-        self._unanswered: dict[int, asyncio.Future[Answer]] = {}
-        """By the identity of the append: a job that was given up and taken again may have two."""
+        self._unanswered: dict[int, asyncio.Future[Any]] = {}
+        """By the identity of what was sent: a job that was given up and taken again may have two appends."""
 
-    def send(self, item: Append) -> asyncio.Future[Answer]:
-        """What becomes of the append, in the running loop; giving the future up leaves the append as it is."""
-        answer = self._unanswered[id(item)] = self._loop.create_future()
+    def append(self, item: Append) -> asyncio.Future[Answer]:
+        """The store's answer to an append."""
+        return self._send(item)
+
+    def create(self, job: NewJob) -> asyncio.Future[str]:
+        """The id of a new job, as the store's `create` says it."""
+        return self._send(job)
+
+    def _send(self, item: Item) -> asyncio.Future[Any]:
+        outcome = self._unanswered[id(item)] = self._loop.create_future()
         if not self.writer.offer(item, self):  # the loop must not wait for room: handlers and signals go on
             waiting = self._loop.run_in_executor(None, self.writer.put, item, self)
             waiting.add_done_callback(lambda put: self._not_taken(item, put))
-        return answer
+        return outcome
 
-    def deliver(self, outcomes: Sequence[tuple[Append, Outcome]]) -> None:
+    def deliver(self, outcomes: Sequence[tuple[Item, Outcome]]) -> None:
         """As the writer's mailbox."""
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._settle, outcomes)
 
-    def _settle(self, outcomes: Sequence[tuple[Append, Outcome]]) -> None:
+    def _settle(self, outcomes: Sequence[tuple[Item, Outcome]]) -> None:
         for item, outcome in outcomes:
-            answer = self._unanswered.pop(id(item), None)
-            if answer is None or answer.done():
+            waiting = self._unanswered.pop(id(item), None)
+            if waiting is None or waiting.done():
                 continue
             if isinstance(outcome, Exception):
-                answer.set_exception(outcome)
+                waiting.set_exception(outcome)
             else:
-                answer.set_result(outcome)
+                waiting.set_result(outcome)
 
-    def _not_taken(self, item: Append, put: asyncio.Future[None]) -> None:
+    def _not_taken(self, item: Item, put: asyncio.Future[None]) -> None:
         if not put.cancelled() and isinstance(error := put.exception(), Exception):
             self._settle([(item, error)])

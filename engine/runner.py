@@ -230,7 +230,7 @@ class Runner:
 
     async def _send(self, item: Append) -> Code:
         """What became of the append; OutcomeUnknown where the runner has to stop and the store does not answer."""
-        self._answer = self._outbox.send(item)
+        self._answer = self._outbox.append(item)
         if self._stop_by is not None:
             self._limit_waiting(max(self._stop_by, self._loop.time()))
         return (await self._answer).code

@@ -104,14 +104,18 @@ class Worker:
             self._runners.pop(job_id, None)
 
     def runner(self, owned: Owned) -> Runner:
-        """A runner for a job this worker owns, on the running event loop: the same for all its jobs."""
-        if self._outbox is None:
-            self._outbox = Outbox(self.writer)
-        runner = Runner(owned, self.store, self._outbox, self.clock, self.settings)
+        """A runner for a job this worker owns, on the running event loop."""
+        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings)
         self._runners[owned.loaded.state["job_id"]] = (owned.claim, runner)
         if self._stop_by is not None:
             runner.stop(self._stop_by - time.monotonic())
         return runner
+
+    def outbox(self) -> Outbox:
+        """The running event loop's way to the writer; the worker's jobs all run on one loop."""
+        if self._outbox is None:
+            self._outbox = Outbox(self.writer)
+        return self._outbox
 
     def stop(self, signal_number: int) -> None:
         """Hand every job back: within the grace period, at once if this was said before."""

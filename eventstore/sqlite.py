@@ -104,18 +104,11 @@ class SQLiteStore:
 
     def create(self, job: NewJob) -> str:
         with self._writing() as connection:
-            key = job.columns.key
-            if key is not None and (holder := tables.holder_of_key(connection, job.columns.workflow, key)):
-                if holder.input_hash != job.input_hash:
-                    raise KeyConflict(job.columns.workflow, key, holder.job_id)
-                return holder.job_id
-            if tables.find_head(connection, job.job_id):
-                _require_same(connection, job)
-                return job.job_id
-            if job.claim:
-                _require_alive(connection, job.claim.worker_id)
-            _insert(connection, job)
-        return job.job_id
+            return _create(connection, job)
+
+    def create_many(self, batch: Sequence[NewJob]) -> list[str | StoreError]:
+        with self._writing() as connection:
+            return [_created_or_why_not(connection, job) for job in batch]
 
     def append(self, batch: Sequence[Append]) -> list[Answer]:
         with self._writing() as connection:
@@ -324,6 +317,28 @@ class _InFile:
 
     def let_go(self) -> None:
         self._connections.end_own(self._connection)
+
+
+def _created_or_why_not(connection: sqlite3.Connection, job: NewJob) -> str | StoreError:
+    try:
+        return _create(connection, job)
+    except (KeyConflict, WorkerDead) as refused:
+        return refused
+
+
+def _create(connection: sqlite3.Connection, job: NewJob) -> str:
+    key = job.columns.key
+    if key is not None and (holder := tables.holder_of_key(connection, job.columns.workflow, key)):
+        if holder.input_hash != job.input_hash:
+            raise KeyConflict(job.columns.workflow, key, holder.job_id)
+        return holder.job_id
+    if tables.find_head(connection, job.job_id):
+        _require_same(connection, job)
+        return job.job_id
+    if job.claim:
+        _require_alive(connection, job.claim.worker_id)
+    _insert(connection, job)
+    return job.job_id
 
 
 def _insert(connection: sqlite3.Connection, job: NewJob) -> None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from steplog.eventstore.chain import Position
+from steplog.eventstore.errors import StoreError
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.transaction import Rows
 
@@ -267,6 +268,12 @@ class Store(Protocol):
 
         Where the job's key is taken: by the same input, the id of the job that has it; by another, KeyConflict.
         The same NewJob again (same event ids) is not stored twice.
+        """
+        ...
+
+    def create_many(self, batch: Sequence[NewJob]) -> list[str | StoreError]:
+        """The same for many jobs in one transaction: ids in the order of the batch, KeyConflict or WorkerDead where a job
+        was not stored.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The group-commit writer: one thread per process and store drains a queue of owners' appends.
+"""The group-commit writer: one thread per process and store drains a queue of new jobs and owners' appends.
 
 The running commit is the batching window: what arrives meanwhile goes into the next one. There is no timer. A job whose
 head is locked leaves the batches: it is sent alone, by threads of its own, so that nobody waits for it.
@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 from steplog.eventstore.errors import OutcomeUnknown, StoreDamaged, StoreUnavailable
 from steplog.eventstore.outage import Outage
-from steplog.eventstore.store import Answer, Append, Code, Store
+from steplog.eventstore.store import Answer, Append, Code, NewJob, Store
 
 BATCH_MAX = 256
 BATCH_BYTES_MAX = 4 << 20
@@ -33,38 +33,39 @@ _RESEND_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 T = TypeVar("T")
 
 
-Outcome = Answer | Exception
-"""What became of an append: the store's answer, or why there is none."""
+Item = Append | NewJob
+Outcome = Answer | str | Exception
+"""What became of an item: the answer to an append, the id of a new job, or why there is neither."""
 
 
 class Mailbox(Protocol):
-    """Where the writer puts what became of appends."""
+    """Where the writer puts what became of its items."""
 
-    def deliver(self, outcomes: Sequence[tuple[Append, Outcome]]) -> None:
-        """Take the outcomes of appends that were answered together; called in the writer's threads, never waits."""
+    def deliver(self, outcomes: Sequence[tuple[Item, Outcome]]) -> None:
+        """Take the outcomes of items that were stored together; called in the writer's threads, never waits."""
         ...
 
 
 class _Promise(Future[Answer]):
     """The mailbox of one append that somebody waits for in a thread of his own."""
 
-    def deliver(self, outcomes: Sequence[tuple[Append, Outcome]]) -> None:
+    def deliver(self, outcomes: Sequence[tuple[Item, Outcome]]) -> None:
         ((_, outcome),) = outcomes
-        if isinstance(outcome, Exception):
-            self.set_exception(outcome)
-        else:
+        if isinstance(outcome, Answer):
             self.set_result(outcome)
+        elif isinstance(outcome, Exception):
+            self.set_exception(outcome)
 
 
 @dataclass(eq=False, slots=True)
 class _Queued:
-    item: Append
+    item: Item
     mailbox: Mailbox
     size: int
 
 
 class Writer:
-    """Appends for many jobs through one transaction at a time."""
+    """Creates jobs and appends for them, many in one transaction, one transaction at a time."""
 
     def __init__(
         self, store: Store, *, waiting_max: int = WAITING_MAX, waiting_bytes_max: int = WAITING_BYTES_MAX
@@ -100,12 +101,12 @@ class Writer:
         self.put(item, promise)
         return promise
 
-    def put(self, item: Append, mailbox: Mailbox) -> None:
-        """The same with the outcome delivered to a mailbox."""
+    def put(self, item: Item, mailbox: Mailbox) -> None:
+        """The same, or a new job, with the outcome delivered to a mailbox."""
         while not self.offer(item, mailbox):
             self._await_room(_size(item))
 
-    def offer(self, item: Append, mailbox: Mailbox) -> bool:
+    def offer(self, item: Item, mailbox: Mailbox) -> bool:
         """The same without waiting: False where there is no room."""
         queued = _Queued(item, mailbox, _size(item))
         with self._lock:
@@ -182,16 +183,23 @@ class Writer:
                 yield queued
 
     def _write(self, batch: list[_Queued]) -> None:
-        items = [queued.item for queued in batch]
+        new = [(queued, queued.item) for queued in batch if isinstance(queued.item, NewJob)]
+        appends = [(queued, queued.item) for queued in batch if isinstance(queued.item, Append)]
+        if new:
+            self._send(new, self._store.create_many)
+        if appends:
+            self._send(appends, self._store.append)
+
+    def _send(self, batch: Sequence[tuple[_Queued, T]], store: Callable[[list[T]], Sequence[Outcome]]) -> None:
         try:
-            answers = self._until_known(partial(self._store.append, items))
+            outcomes = self._until_known(partial(store, [item for _, item in batch]))
         except Exception as error:
-            self._set_apart(batch, error)
+            self._set_apart([queued for queued, _ in batch], error)
             return
-        known = list(zip(batch, answers, strict=True))
-        self._answer([(queued, answer) for queued, answer in known if answer.code is not Code.BUSY])
-        for queued, answer in known:
-            if answer.code is Code.BUSY:
+        known = [(queued, outcome) for (queued, _), outcome in zip(batch, outcomes, strict=True)]
+        self._answer([(queued, outcome) for queued, outcome in known if not _is_busy(outcome)])
+        for queued, outcome in known:
+            if _is_busy(outcome):
                 self._send_alone(queued)
 
     def _set_apart(self, batch: list[_Queued], error: Exception) -> None:
@@ -218,6 +226,7 @@ class Writer:
 
     def _drain_locked(self) -> None:
         while (queued := self._locked.get()) is not None:
+            assert isinstance(queued.item, Append)
             try:
                 answer = self._until_known(partial(self._store.append_waiting, queued.item))
             except Exception as error:
@@ -257,7 +266,7 @@ class Writer:
 
     def _answer(self, outcomes: Sequence[tuple[_Queued, Outcome]]) -> None:
         """Deliver those that nobody else answers: `close` gives up on a store that may still answer later."""
-        mine: dict[Mailbox, list[tuple[Append, Outcome]]] = {}
+        mine: dict[Mailbox, list[tuple[Item, Outcome]]] = {}
         with self._lock:
             for queued, outcome in outcomes:
                 if queued in self._unanswered:
@@ -270,7 +279,11 @@ class Writer:
             mailbox.deliver(delivered)
 
 
-def _size(item: Append) -> int:
+def _is_busy(outcome: Outcome) -> bool:
+    return isinstance(outcome, Answer) and outcome.code is Code.BUSY
+
+
+def _size(item: Item) -> int:
     size = 0
     for event in item.events:
         size += len(event.payload)

@@ -118,6 +118,16 @@ class MemoryStore:
                 self._keys[name] = (job.job_id, job.input_hash)
             return job.job_id
 
+    def create_many(self, batch: Sequence[NewJob]) -> list[str | StoreError]:
+        with self._lock:
+            return [self._created_or_why_not(job) for job in batch]
+
+    def _created_or_why_not(self, job: NewJob) -> str | StoreError:
+        try:
+            return self.create(job)
+        except (KeyConflict, WorkerDead) as refused:
+            return refused
+
     def append(self, batch: Sequence[Append]) -> list[Answer]:
         with self._lock:
             return [self._append(item) for item in batch]

@@ -129,6 +129,38 @@ class CreatingCompliance(LogCase):
             with pytest.raises(JobNotFound):
                 self.store.head(job.job_id)
 
+    def test_many_jobs_are_created_in_order_and_what_stands_in_the_way_of_one_hurts_no_other(self) -> None:
+        worker_id = self.new_worker()
+        earlier = self.build.job(key="taken")
+        self.store.create(earlier)
+        owned = self.build.job(claim=Claim(worker_id, 1, "claim"))
+        same = self.build.job(key="taken")
+        other = self.build.job(key="taken", input_hash="other")
+        twice = [self.build.job(key="twice"), self.build.job(key="twice")]
+        stranger = self.build.job(claim=Claim(self.build.clock.new_id(), 1, "claim"))
+        found = self.store.create_many([owned, same, other, *twice, stranger, earlier])
+        assert [found[0], found[1], *found[3:5], found[6]] == [
+            owned.job_id,
+            earlier.job_id,
+            twice[0].job_id,
+            twice[0].job_id,
+            earlier.job_id,
+        ]
+        assert isinstance(found[2], KeyConflict)
+        assert isinstance(found[5], WorkerDead)
+        assert self.store.head(owned.job_id).worker_id == worker_id
+        for job in (same, other, twice[1], stranger):
+            with pytest.raises(JobNotFound):
+                self.store.head(job.job_id)
+
+    def test_threads_that_create_many_with_the_same_keys_make_one_job_each(self) -> None:
+        def create(number: int) -> list[object]:
+            keys = [f"key {key}" for key in (range(20) if number % 2 else reversed(range(20)))]
+            return list(self.store.create_many([self.build.job(key=key) for key in keys]))
+
+        found = in_parallel(8, create)
+        assert len({job_id for ids in found for job_id in ids}) == 20
+
     def test_threads_with_one_key_make_one_job(self) -> None:
         jobs = [self.build.job(key="r42") for _ in range(16)]
         ids = in_parallel(16, lambda number: self.store.create(jobs[number]))
