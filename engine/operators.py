@@ -13,6 +13,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from steplog.engine import actions
 from steplog.engine.actions import Who
+from steplog.engine.allowed import require, require_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.given import given_context, given_input, given_name, given_result
 from steplog.engine.history import Loaded, load
@@ -26,6 +27,7 @@ from steplog.eventstore.store import Head, Proposal, Store
 from steplog.projections.context_rules import UNSET, writes_of
 from steplog.projections.evolve import Evolution, fold
 from steplog.projections.head import head_of
+from steplog.projections.plan import Shape
 from steplog.projections.state import State
 
 SENDS_MAX = 3
@@ -94,6 +96,7 @@ def set_context(
     who = _who(by, how)
 
     def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
+        require(state, "set")
         given = given_context(definition, state, dict(values), unset)
         return actions.set_context(state, who, given, unset)
 
@@ -105,8 +108,12 @@ def edit_input(
 ) -> Appended:
     """Give a job that is stopped another input. Raises InputRefused."""
     who = _who(by, how)
-    given = given_input(definition, input)
-    return _act(store, load(store, job_id), lambda state, at, tail: actions.edit_input(state, who, given), how)
+
+    def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
+        require(state, "edit-input")
+        return actions.edit_input(state, who, given_input(definition, input))
+
+    return _act(store, load(store, job_id), action, how)
 
 
 def signal(store: Store, job_id: str, name: str, payload: Any = None, *, by: str, **how: Unpack[How]) -> Appended:
@@ -167,6 +174,7 @@ def complete(
 
     def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
         key = find_sub_step(state, sub_step)
+        require_of(state, Shape.of(state["plan"]), "complete", key)
         return actions.complete(state, key, who, given_result(definition, key, result))
 
     return _act(store, load(store, job_id), action, how)

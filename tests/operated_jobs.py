@@ -36,7 +36,7 @@ class Job:
         created = ev.JobCreated(workflow="w", workflow_version="1", plan=of, context=context or {}, input={"n": 1})
         self.decided: list[EventData] = []
         """What the latest decision came to."""
-        self.state = evolve(None, Event(JOB_ID, 1, "", created.type(), 1, after(0), created.as_data(), ""))
+        self.state: State = evolve(None, Event(JOB_ID, 1, "", created.type(), 1, after(0), created.as_data(), ""))
         self.shape = Shape.of(of)
 
     def append(self, *data: EventData) -> list[EventData]:
@@ -97,7 +97,8 @@ class Job:
             if not running:
                 due = next_due(self.state, self.state["recorded_at"])
                 assert due, f"the job hangs: {self.statuses()}"
-                self.state = {**self.state, "recorded_at": due}
+                self.state = self.state.copy()
+                self.state["recorded_at"] = due
             self.decide(*(fact.Completed(of, None, {}, 1.0) for of in running))
         raise AssertionError("the job goes on for ever")
 

@@ -124,7 +124,7 @@ def compare(
             _note_start(event, found, lives)
         elif event.type == "JobResumed":
             _note_resume(lives.values())
-        elif event.type.startswith("SubStep") and _life(event) in lives:
+        elif "sub_step" in event.data and _life(event) in lives:
             _note_outcome(event, lives[_life(event)])
     for line in requests:
         if line["key"] in found:
@@ -172,7 +172,7 @@ def _note_resume(lives: Iterable[KeyEffects]) -> None:
 
 
 def _note_outcome(event: Event, effects: KeyEffects) -> None:
-    if event.type == "SubStepCompleted":
+    if event.type == "SubStepCompleted" and event.data.get("by", "engine") == "engine":
         effects.completed_at = event.recorded_at
     elif event.type == "SubStepFailed":
         effects.failed = True
