@@ -288,7 +288,7 @@ def _edited(present: Any, given: str | None, parameters: tuple[str, ...]) -> Any
 
 def _confirm(console: Console, question: str) -> None:
     """Ask whoever sits at a terminal; a no ends the command with exit code 1."""
-    if sys.stdin.isatty() and not console.yes:
+    if _is_a_terminal() and not console.yes:
         click.confirm(question, abort=True, err=True)
 
 
@@ -301,3 +301,7 @@ def _report(console: Console, store: Store, done: Appended) -> None:
         console.lines([action_line(view, done.events, done.repeated, console.command)])
     else:
         console.document(action_document(view, done.events, done.repeated, console.command))
+
+
+def _is_a_terminal() -> bool:
+    return sys.stdin.isatty()

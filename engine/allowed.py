@@ -108,7 +108,7 @@ def _closed(state: State) -> Obstacle | None:
 def _against_pause(state: State) -> Obstacle | None:
     if state["status"] in STOPPED:
         return Obstacle("it stands still already")
-    return _closed(state) or (_asked(state) if state["requested"] else None)
+    return _closed(state) or _against_asking(state, {"pause", "cancel"})
 
 
 def _against_resume(state: State) -> Obstacle | None:
@@ -128,11 +128,14 @@ def undecided(state: State) -> Obstacle | None:
 def _against_cancel(state: State) -> Obstacle | None:
     if not is_whole(state) and state["status"] not in ENDED:
         return None
-    return _closed(state) or (_asked(state) if state["requested"] == "cancel" else None)
+    return _closed(state) or _against_asking(state, {"cancel"})
 
 
-def _asked(state: State) -> Obstacle:
-    return Obstacle(f"to {state['requested']} it was asked for already")
+def _against_asking(state: State, asked: set[str]) -> Obstacle | None:
+    """Its owner is to do that already, or something stronger; where it has none by now, it is done at once."""
+    if state["requested"] in asked and state["worker_id"]:
+        return Obstacle(f"its worker was asked to {state['requested']} it already")
+    return None
 
 
 def _against_retry_of_all(state: State) -> Obstacle | None:

@@ -115,11 +115,19 @@ def test_what_was_asked_for_is_not_asked_for_twice_but_a_pause_may_become_a_canc
     job = owned()
     job.append(*actions.pause(job.state, ANNA))
     refused = refusal(lambda: actions.pause(job.state, ANNA))
-    assert refused.why == "to pause it was asked for already"
+    assert refused.why == "its worker was asked to pause it already"
     assert "cancel" in refused.allowed
     job.append(*actions.cancel(job.state, ANNA))
     assert "pause" not in allowed_actions(job.state)
     assert "cancel" not in allowed_actions(job.state)
+
+
+def test_what_an_owner_was_asked_for_and_did_not_do_is_done_at_once_when_it_has_gone() -> None:
+    job = owned()
+    job.append(*actions.pause(job.state, ANNA))
+    job.handed_back()
+    job.append(*actions.pause(job.state, ANNA))
+    assert job.state["status"] == "paused"
 
 
 @pytest.mark.parametrize("status", ["queued", "paused", "parked", "failed"])
