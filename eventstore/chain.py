@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -54,6 +54,6 @@ def seal(job_id: str, after: Position, data: Iterable[EventData], at: str, clock
     return sealed
 
 
-def end_of(events: list[NewEvent], before: Position) -> Position:
+def end_of(events: Sequence[NewEvent], before: Position) -> Position:
     """Where the log ends once `events` are stored behind `before`."""
     return Position(events[-1].version, events[-1].hash, events[-1].recorded_at) if events else before

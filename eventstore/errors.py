@@ -34,9 +34,7 @@ class StoreDamaged(StoreUnavailable):
 class StatementFailed(StoreError):
     """The database refused a statement of the handler's transaction, so nothing of it can be committed."""
 
-    next_step: ClassVar[str | None] = (
-        "let the error out of the handler, or set a savepoint before what may fail"
-    )
+    next_step: ClassVar[str | None] = "let the error out of the handler, or set a savepoint before what may fail"
 
     def __init__(self, message: str | None = None, /, *, code: str | None = None) -> None:
         super().__init__(message)

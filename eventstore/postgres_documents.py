@@ -63,7 +63,7 @@ def job_documents(jobs: Sequence[NewJob]) -> Json:
 
 
 def _job(job: NewJob) -> dict[str, Any]:
-    end = end_of(list(job.events), Position())
+    end = end_of(job.events, Position())
     head = _head(job.job_id, end, job.columns)
     if job.claim:
         head |= _owner(job.claim.epoch, job.claim.claim_id, job.claim.worker_id)
@@ -76,7 +76,7 @@ def head_document(
     head: Head, events: Sequence[NewEvent], columns: HeadColumns, claim: Claim | None, request_id: str | None
 ) -> Json:
     """What the database's `append_to_head` takes; without a claim the owner stays."""
-    row = _head(head.job_id, end_of(list(events), head.position), columns)
+    row = _head(head.job_id, end_of(events, head.position), columns)
     if claim:
         row |= _owner(claim.epoch, claim.claim_id, claim.worker_id)
     else:
@@ -98,7 +98,7 @@ def _list(values: Sequence[str | int]) -> bytes:
 
 
 def _head_after(item: Append) -> dict[str, Any]:
-    return _head(item.job_id, end_of(list(item.events), item.expected), item.columns)
+    return _head(item.job_id, end_of(item.events, item.expected), item.columns)
 
 
 def _head(job_id: str, end: Position, columns: HeadColumns) -> dict[str, Any]:

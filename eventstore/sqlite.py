@@ -112,7 +112,7 @@ class SQLiteStore:
 
     def append(self, batch: Sequence[Append]) -> list[Answer]:
         with self._writing() as connection:
-            return [log.append(connection, item) for item in batch]
+            return log.append(connection, batch)
 
     def append_waiting(self, item: Append) -> Answer:
         """The same: every write waits its turn."""
@@ -307,7 +307,7 @@ class _InFile:
         self._connection = connection
 
     def append(self, item: Append) -> Answer:
-        return log.append(self._connection, item)
+        return log.append(self._connection, [item])[0]
 
     def tail(self, job_id: str, known: Position) -> list[Event]:
         return log.tail(self._connection, tables.get_head(self._connection, job_id), known)
@@ -342,7 +342,7 @@ def _create(connection: sqlite3.Connection, job: NewJob) -> str:
 
 
 def _insert(connection: sqlite3.Connection, job: NewJob) -> None:
-    end = end_of(list(job.events), Position())
+    end = end_of(job.events, Position())
     unowned = Head(job.job_id, end.version, end.hash, end.recorded_at, job.columns)
     tables.insert_head(connection, log.owned(unowned, job.claim))
     tables.insert_events(connection, job.events)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from steplog.eventstore import sqlite_tables as tables
 from steplog.eventstore.chain import Position, end_of
@@ -15,21 +16,30 @@ from steplog.eventstore.stream import judge, tail_of
 _VERSION_MAX = (1 << 63) - 1
 
 
-def append(connection: sqlite3.Connection, item: Append) -> Answer:
-    """Judge the owner's append and put it in if it is accepted."""
-    head = tables.find_head(connection, item.job_id)
-    if head is None:
-        return Answer(item.job_id, Code.MISSING, 0)
-    first, last = item.expected.version, item.expected.version + len(item.events)
-    code = judge(item, head, lambda: tables.marks_between(connection, item.job_id, first, last))
-    if code is Code.STORED and head.version == first:
-        head = store(connection, owned(head, None) if item.release else head, item.events, item.columns)
-    return Answer(item.job_id, code, head.version)
+def append(connection: sqlite3.Connection, batch: Sequence[Append]) -> list[Answer]:
+    """Judge owners' appends, one a job, and put in what is accepted."""
+    answers: list[Answer] = []
+    accepted: list[Append] = []
+    for item in batch:
+        end = tables.find_end(connection, item.job_id)
+        if end is None:
+            answers.append(Answer(item.job_id, Code.MISSING, 0))
+            continue
+        first, last = item.expected.version, item.expected.version + len(item.events)
+        code = judge(item, end, partial(tables.marks_between, connection, item.job_id, first, last))
+        if code is Code.STORED and end.version == first:
+            accepted.append(item)
+            answers.append(Answer(item.job_id, code, last))
+        else:
+            answers.append(Answer(item.job_id, code, end.version))
+    tables.insert_events(connection, [event for item in accepted for event in item.events])
+    tables.move_heads(connection, accepted)
+    return answers
 
 
 def store(connection: sqlite3.Connection, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> Head:
     """Put events and the head that follows from them into the open transaction."""
-    end = end_of(list(events), head.position)
+    end = end_of(events, head.position)
     moved = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
     tables.insert_events(connection, events)
     tables.update_head(connection, moved)

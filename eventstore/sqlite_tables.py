@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from steplog.eventstore.chain import Position
+from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.errors import DamagedLog, JobNotFound
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.rows import Row
-from steplog.eventstore.store import Head, HeadColumns, HeadQuery, StoredState, Worker, WorkerIdentity
+from steplog.eventstore.store import Append, Head, HeadColumns, HeadQuery, StoredState, Worker, WorkerIdentity
 from steplog.eventstore.stream import Mark
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
@@ -63,6 +63,14 @@ SET version = :version, hash = :hash, recorded_at = :recorded_at, epoch = :epoch
 WHERE job_id = :job_id
 """
 
+_MOVE_HEAD = """
+UPDATE jobs
+SET version = ?, hash = ?, recorded_at = ?, claim_id = iif(?, NULL, claim_id), worker_id = iif(?, NULL, worker_id),
+    workflow = ?, status = ?, created_at = ?, updated_at = ?, mode = ?, phase = ?, last_error = ?, failed_sub_step = ?,
+    wake_at = ?, ended_at = ?, done = ?, total = ?, key = ?, tags = ?, priority = ?, batch_id = ?
+WHERE job_id = ?
+"""
+
 _COLUMNS = tuple(field.name for field in fields(HeadColumns))
 
 
@@ -70,6 +78,26 @@ def find_head(connection: sqlite3.Connection, job_id: str) -> Head | None:
     """The job's row, if there is one."""
     row = connection.execute(_HEAD, (job_id,)).fetchone()
     return _head(row) if row else None
+
+
+class LogEnd(NamedTuple):
+    """Where a job's log ends and who owns it."""
+
+    version: int
+    hash: str
+    epoch: int
+    claim_id: str | None
+
+
+def find_end(connection: sqlite3.Connection, job_id: str) -> LogEnd | None:
+    """What of the job's row judges an append, if there is one. Raises DamagedLog."""
+    row = connection.execute("SELECT version, hash, epoch, claim_id FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+    if row is None:
+        return None
+    end = LogEnd(*row)
+    if not (type(end.version) is int and type(end.epoch) is int and type(end.hash) is str):
+        raise DamagedLog(job_id, 0, "its head is damaged")
+    return end
 
 
 def get_head(connection: sqlite3.Connection, job_id: str) -> Head:
@@ -102,6 +130,39 @@ def insert_head(connection: sqlite3.Connection, head: Head) -> None:
 
 def update_head(connection: sqlite3.Connection, head: Head) -> None:
     connection.execute(_UPDATE_HEAD, _head_parameters(head))
+
+
+def move_heads(connection: sqlite3.Connection, appended: Sequence[Append]) -> None:
+    """Let heads follow their owners' appends."""
+    connection.executemany(_MOVE_HEAD, [_moved(item) for item in appended])
+
+
+def _moved(item: Append) -> tuple[Any, ...]:
+    end, now = end_of(item.events, item.expected), item.columns
+    return (
+        end.version,
+        end.hash,
+        end.recorded_at,
+        item.release,
+        item.release,
+        now.workflow,
+        now.status,
+        now.created_at,
+        now.updated_at,
+        now.mode,
+        now.phase,
+        now.last_error,
+        now.failed_sub_step,
+        now.wake_at,
+        now.ended_at,
+        now.done,
+        now.total,
+        now.key,
+        _json(now.tags),
+        now.priority,
+        now.batch_id,
+        item.job_id,
+    )
 
 
 def job_ids_ending_in(connection: sqlite3.Connection, suffix: str, limit: int) -> list[str]:

@@ -272,7 +272,7 @@ class Store(Protocol):
         ...
 
     def create_many(self, batch: Sequence[NewJob]) -> list[str | StoreError]:
-        """The same for many jobs in one transaction: ids in the order of the batch, KeyConflict or WorkerDead where a job
+        """The same for many jobs in one transaction: ids in the order given, KeyConflict or WorkerDead where a job
         was not stored.
         """
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog
@@ -19,7 +19,20 @@ class Mark(NamedTuple):
     hash: str
 
 
-def judge(item: Append, head: Head, marks: Callable[[], Mapping[int, Mark]]) -> Code:
+class LogEnd(Protocol):
+    """What of a head judges an append: where the log ends and who owns it."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def claim_id(self) -> str | None: ...
+
+
+def judge(item: Append, head: LogEnd, marks: Callable[[], Mapping[int, Mark]]) -> Code:
     """What an owner's append to the job with this locked head comes to.
 
     STORED with the head still at `item.expected` means: store it now; with the head beyond: it was stored before.

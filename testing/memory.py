@@ -275,7 +275,7 @@ class MemoryStore:
         return judge(item, job.head, lambda: marks)
 
     def _store(self, job: _Job, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> None:
-        end = end_of(list(events), head.position)
+        end = end_of(events, head.position)
         job.rows.extend(_row(event) for event in events)
         job.head = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
 

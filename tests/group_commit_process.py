@@ -50,7 +50,7 @@ class Mortal(sqlite3.Connection):
 
     def _die(self, when: str, statement: str) -> None:
         at = Mortal.at
-        if at is None or not statement.startswith(at.begins):
+        if at is None or not statement.lstrip().startswith(at.begins):
             return
         Mortal.seen += when == "before"
         if Mortal.seen == at.number and when == at.when:

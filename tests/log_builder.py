@@ -88,4 +88,4 @@ def changed(value: Any) -> ContextChanged:
 
 def after(item: Append) -> Position:
     """Where the log ends once the append is stored."""
-    return end_of(list(item.events), item.expected)
+    return end_of(item.events, item.expected)

@@ -143,8 +143,9 @@ def show_trials(show: Show) -> Callable[[str, Trials], None]:
 def statements(size: int) -> Iterator[KillStatement]:
     for when in ("before", "after"):
         yield KillStatement("BEGIN", 1, when)
+        yield KillStatement("SELECT version, hash", size, when)
         yield KillStatement("INSERT INTO events", 1, when)
-        yield KillStatement("INSERT INTO events", max(1, size - 1), when)
+        yield KillStatement("UPDATE jobs", 1, when)
         yield KillStatement("COMMIT", 1, when)
 
 

@@ -106,7 +106,7 @@ def test_values_at_the_edge_come_back_from_the_database_as_they_went_in(store: S
 def assert_comes_back(store: Store, claim: Claim, value: Any) -> None:
     build = LogBuilder(SystemClock())
     job = new_job(build, claim, value)
-    end = end_of(list(job.events), Position())
+    end = end_of(job.events, Position())
     item = Append(job.job_id, end, claim, build.seal(job.job_id, end, *facts_of(value)), job.columns)
     store.create(job)
     (answer,) = store.append([item])

@@ -18,7 +18,7 @@ from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.errors import OutcomeUnknown, StoreDamaged, StoreError, StoreUnavailable
 from steplog.eventstore.outage import SAID_EVERY_S, Outage
 from steplog.eventstore.store import Answer, Append, Claim, Code
-from steplog.eventstore.writer import Outcome, Writer
+from steplog.eventstore.writer import Item, Outcome, Writer
 
 KNOWN_S_MAX = 20
 
@@ -39,7 +39,7 @@ class Deliveries:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def deliver(self, outcomes: Sequence[tuple[Append, Outcome]]) -> None:
+    def deliver(self, outcomes: Sequence[tuple[Item, Outcome]]) -> None:
         self.sizes.append(len(outcomes))
 
 

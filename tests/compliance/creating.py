@@ -36,7 +36,7 @@ class CreatingCompliance(LogCase):
         job = self.build.job()
         assert self.store.create(job) == job.job_id
         head = self.store.head(job.job_id)
-        assert head.position == end_of(list(job.events), Position())
+        assert head.position == end_of(job.events, Position())
         assert (head.epoch, head.claim_id, head.worker_id) == (0, None, None)
         assert [event.event_id for event in self.log(job.job_id)] == [event.event_id for event in job.events]
 
@@ -48,7 +48,7 @@ class CreatingCompliance(LogCase):
     def test_a_fork_is_read_from_its_parents_hash_on(self) -> None:
         parent = self.build.job()
         self.store.create(parent)
-        at = end_of(list(parent.events), Position())
+        at = end_of(parent.events, Position())
         job_id = self.build.clock.new_id()
         forked = self.build.forked(at, parent.job_id)
         events = self.build.seal(job_id, Position(0, at.hash), forked, changed(1))
