@@ -219,7 +219,7 @@ class Runner:
         return Append(job_id, self._position, self._claim, events, head_of(end), release=released)
 
     def _adopt(self, decision: Decision, item: Append) -> None:
-        self.state, self._position = decision.state, end_of(list(item.events), item.expected)
+        self.state, self._position = decision.state, end_of(item.events, item.expected)
 
     def _refusal(self, code: Code) -> Exception:
         if code is Code.MISSING:
