@@ -39,7 +39,7 @@ from steplog.projections.evolve import Evolution
 from steplog.projections.head import head_of
 from steplog.testing.memory import MemoryStore
 
-DONE_S_MAX = 30
+DONE_S_MAX = 20
 AT_ONCE = Retry(attempts=3, wait=0, jitter=0)
 ENDLESS = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
 
