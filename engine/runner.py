@@ -3,8 +3,9 @@
     outcomes in the inbox -> decide -> append -> acknowledge the outcomes -> start what was started
 
 Six rules keep "decide again" from losing, doubling or reordering anything:
-1. the same append is sent again before anything is renumbered (the writer does, while its outcome is unknown);
-2. one append of a job is in flight at a time (the loop awaits each);
+1. the same append is sent again before anything is renumbered (the writer does, while its outcome is unknown), unless
+   it was the end of a handler's transaction: that is never sent again, and the log tells what became of it;
+2. one append of a job is in flight at a time (whoever appends has the turn);
 3. outcomes leave the inbox only when the append that records them is acknowledged;
 4. outcomes are matched by generation and attempt, and a stale one becomes LateOutcome (the decider does);
 5. nothing starts before the append that started it is acknowledged;
@@ -305,7 +306,7 @@ class Runner:
             except StoreDamaged:
                 raise
             except StoreUnavailable as error:
-                logger.warning("%s; the log is asked whether job %s was committed", error, item.job_id)
+                logger.warning("%s; the log will tell whether it was committed (job %s)", error, item.job_id)
                 await self._loop.run_in_executor(None, transaction.roll_back)
                 return await self._settle(self.interruption(happened.of), decision, item)
             if end.code is Code.STORED:

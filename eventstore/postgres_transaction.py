@@ -39,7 +39,8 @@ SERVER_PATIENCE_S = 1.0
 """How much longer than its timeout the server waits for a handler that nobody is there any more to stop."""
 
 _BEGIN = """
-select set_config('steplog.transaction', %(token)s, true),
+select current_setting('synchronous_commit'),
+       set_config('steplog.transaction', %(token)s, true),
        set_config('statement_timeout', coalesce(%(ms)s, current_setting('statement_timeout')), true),
        set_config('idle_in_transaction_session_timeout',
                   coalesce(%(ms)s, current_setting('idle_in_transaction_session_timeout')), true)
@@ -126,7 +127,8 @@ class PostgresTransaction:
         if not self._busy.acquire(blocking=False):
             with suppress(psycopg.Error):
                 self._connection.cancel_safe(timeout=CANCEL_S_MAX)
-            self._busy.acquire()
+            if not self._busy.acquire(timeout=CANCEL_S_MAX):
+                return  # whoever waits for the server closes the connection
         self._connection.close()
         self._busy.release()
 
@@ -136,8 +138,7 @@ class PostgresTransaction:
         ms = None if self.timeout_s is None else str(math.ceil((self.timeout_s + SERVER_PATIENCE_S) * 1000))
         try:
             self._connection.execute(b"begin isolation level read committed")
-            ((self._synchronous_commit,),) = self._run("select current_setting('synchronous_commit')", [])
-            self._run(_BEGIN, {"token": self._token, "ms": ms})
+            ((self._synchronous_commit, *_),) = self._run(_BEGIN, {"token": self._token, "ms": ms})
         except psycopg.Error as error:
             self._connection.close()
             raise translate(error) from error
@@ -156,6 +157,9 @@ class PostgresTransaction:
                     raise TransactionClosed from error
                 self._note_end()
                 raise explain(error) from error
+            finally:
+                if self._over:
+                    self._connection.close()
             self._note_end()
             self._refuse_unless_open()
 
