@@ -159,7 +159,7 @@ class Attempts:
     async def _end_transaction(self, call: _Call, attempt: TransactionalAttempt, outcome: Fact | None) -> None:
         key = call.of.key
         if isinstance(outcome, fact.Completed):
-            await attempt.commit(outcome)
+            await attempt.record(outcome)
         elif attempt.is_lost and self._lost[key] < _LOST_MAX:
             self._lost[key] += 1
             self._inbox.post(attempt.recorder.interruption(call.of))

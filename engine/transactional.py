@@ -75,6 +75,8 @@ class TransactionalAttempt:
         self._open: StoreTransaction | None = None
         self._over = False
         self._opening = threading.Lock()
+        self._is_settled = False
+        """Whether the attempt was settled otherwise, so that what becomes of its handler tells nobody anything."""
         self._has_turn = False
         self._recording = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -103,7 +105,7 @@ class TransactionalAttempt:
     # --- in the handler's thread -------------------------------------------------------------------------------------
 
     def run(self, handler: Callable[[], Fact | None]) -> Fact | None:
-        """What became of the handler; its transaction is still open only if it completed."""
+        """What became of the handler, None if that counts no more; its transaction is open only if it completed."""
         try:
             self._begin()
         except TransactionClosed:  # settled otherwise before it had begun
@@ -111,7 +113,7 @@ class TransactionalAttempt:
         outcome = handler()
         if not isinstance(outcome, fact.Completed):
             self.end()
-        return outcome
+        return None if self._is_settled else outcome
 
     def checkpoint(self, reached: fact.CheckpointReached) -> None:
         """Commit what the handler has written so far together with its cursor, and begin anew.
@@ -121,6 +123,7 @@ class TransactionalAttempt:
         self._current()
         recorded = asyncio.run_coroutine_threadsafe(self._record_checkpoint(reached), self._loop).result()
         if not recorded:
+            self._is_settled = True
             self.end()
             raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
         self._begin()
@@ -146,7 +149,11 @@ class TransactionalAttempt:
         if self._open is not opened:
             opened.roll_back()
             raise TransactionClosed
-        self._loop.call_soon_threadsafe(self._start_timer, opened.timeout_s)
+        try:
+            self._loop.call_soon_threadsafe(self._start_timer, opened.timeout_s)
+        except RuntimeError:  # the loop is closed, and with it the run
+            self.end()
+            raise TransactionClosed from None
 
     def _begun(self) -> StoreTransaction:
         while not self._over:
@@ -167,22 +174,21 @@ class TransactionalAttempt:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         return running.done()
 
-    async def commit(self, completed: fact.Completed) -> bool:
-        """Record the completion as the transaction's end; whether that is committed. Raises what `record` does."""
-        return await self._record(completed)
-
     async def _record_checkpoint(self, reached: fact.CheckpointReached) -> bool:
         if self._timeout_s is None:
             self._stop_timer()
-        recorded = await self._record(reached)
+        recorded = await self.record(reached)
         if self._store.stops_writers:  # behind whatever of the job's was waiting for its turn
             await self._take_turn()
             if self._over:
                 self._give_turn()
         return recorded
 
-    async def _record(self, happened: fact.Completed | fact.CheckpointReached) -> bool:
-        """Whoever is cancelled meanwhile waits for the end: a commit cannot be taken back."""
+    async def record(self, happened: fact.Completed | fact.CheckpointReached) -> bool:
+        """Record it as the transaction's end; whether that is committed. Raises what the recorder does.
+
+        Who is cancelled meanwhile waits for the end: a commit cannot be taken back.
+        """
         recording = asyncio.ensure_future(self._record_in_turn(happened))
         try:
             return await asyncio.shield(recording)

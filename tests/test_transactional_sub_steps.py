@@ -418,7 +418,7 @@ def test_a_checkpoint_of_an_attempt_that_was_settled_otherwise_commits_nothing(s
     job = run(wf, store)
 
     assert (job.status, effects(store)) == ("completed", [])
-    assert "SubStepCheckpointed" not in types_of(store, job.job_id)
+    assert not {"SubStepCheckpointed", "LateOutcome"} & set(types_of(store, job.job_id))
 
 
 # --- commits nobody knows of -----------------------------------------------------------------------------------------
@@ -516,6 +516,7 @@ def test_a_checkpoint_whose_commit_nobody_knows_of_is_there_once_or_the_handler_
     job = run(wf, MeddledTransactions(store, lost(1, applied=applied)))
 
     assert (job.status, effects(store)) == ("completed", ["first half", "second half"])
+    assert "LateOutcome" not in types_of(store, job.job_id)
     assert sub_step_of(job, "book")["attempts"] == (1 if applied else 2)
 
 
