@@ -72,4 +72,9 @@ def test_a_fork_that_names_no_hash_is_refused(payload: bytes) -> None:
 def test_only_the_first_event_of_a_log_can_begin_a_chain() -> None:
     created, forked = rows()[1], rows()[0]
     with pytest.raises(DamagedLog, match="version 2"):
-        read([linked_anew(created._replace(version=1), Position().hash), forked._replace(version=2)])
+        read(
+            [
+                linked_anew(created._replace(version=1), Position().hash),
+                linked_anew(forked._replace(version=2), PARENT.hash),
+            ]
+        )

@@ -400,6 +400,12 @@ def test_a_reset_takes_what_follows_with_it_and_opens_the_job_again() -> None:
     assert job.of("p/tolerated")["attempts"] == 1
 
 
+def test_a_reset_follows_edges_through_others() -> None:
+    job = new(ONE, step_plan("next", after=["p/one"]), step_plan("last", after=["p/next"]), TWO).claim()
+    job.completes("one").completes("next").completes("last").handed_back()
+    assert reset(job, "p/one")[0].as_data()["sub_steps"] == ["p/one", "p/next", "p/last"]
+
+
 def test_a_reset_of_everything_begins_the_phase_anew() -> None:
     job = new(TWO).claim().completes("two")
     job.append(*reset(job, "p/two"))
