@@ -102,7 +102,7 @@ def test_on_sqlite_killed_at_any_statement_the_effect_is_there_once_and_its_reco
     assert len(trials.found) > 1
 
 
-@pytest.mark.parametrize("every", [31, pytest.param(1, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("every", [31, pytest.param(3, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_on_postgres_killed_at_any_message_the_effect_is_there_once_and_its_record_with_it(
     tmp_path: Path, postgres_dsn: str, postgres_schema: str, side: Side, every: int, show: Show
