@@ -1,0 +1,133 @@
+"""Drawing a story from a seed: the one place where features of workflows and faults get their share."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from simulation.operators import draw_action
+from simulation.story import (
+    AppendFault,
+    Checkpoint,
+    ClaimFault,
+    Deed,
+    Fault,
+    Meanwhile,
+    PhaseStory,
+    Progress,
+    ReadFault,
+    Script,
+    Sleep,
+    Story,
+    SubStepStory,
+    TurnFault,
+    Write,
+)
+
+APPENDS = 12
+"""Faults strike among about as many appends as a story has."""
+TURNS = 120
+
+
+def draw_story(seed: int) -> Story:
+    """The story of that seed, always the same."""
+    random = Random(seed)
+    phases = _phases(random)
+    keys = [f"{phase.name}/{step.name}" for phase in phases for step in phase.sub_steps]
+    return Story(
+        phases=phases,
+        faults=tuple(_fault(random, keys) for _ in range(random.choice((0, 1, 1, 2, 2, 3, 4, 6)))),
+        by_hand=tuple(draw_action(random, keys) for _ in range(random.choice((0, 0, 0, 1, 2, 3)))),
+        resumes=random.choice((0, 0, 1, 2)),
+        recovery_s=random.choice((0.0, 0.0, 0.5, 20.0)),
+        luck=random.randrange(1 << 32),
+    )
+
+
+# --- the workflow ----------------------------------------------------------------------------------------------------
+
+
+def _phases(random: Random) -> tuple[PhaseStory, ...]:
+    phases: list[PhaseStory] = []
+    earlier: list[str] = []
+    for number in range(random.choice((1, 1, 2, 2, 3))):
+        name = f"p{number}"
+        sub_steps = []
+        for place in range(random.choice((1, 2, 2, 3, 4))):
+            sub_steps.append(_sub_step(random, f"s{place}", earlier))
+            earlier.append(f"{name}/s{place}")
+        phases.append(PhaseStory(name, tuple(sub_steps), random.choice((None, None, None, 1, 2))))
+    return tuple(phases)
+
+
+def _sub_step(random: Random, name: str, earlier: list[str]) -> SubStepStory:
+    edges = random.sample(earlier, min(len(earlier), random.choice((0, 0, 1, 1, 2))))
+    needs = tuple(edge for edge in edges if random.random() < 0.6)
+    attempts = random.choice((1, 1, 2, 3))
+    timeout_s = random.choice((None, None, None, None, 2.0))
+    return SubStepStory(
+        name,
+        after=tuple(edge for edge in edges if edge not in needs),
+        needs=needs,
+        defaults=tuple(need for need in needs if random.random() < 0.3),
+        optional=random.random() < 0.3,
+        when=random.choice((*(None,) * 9, "yes", "no", "a is set", "raises" if random.random() < 0.3 else "yes")),
+        attempts=attempts,
+        wait_s=random.choice((0.5, 1.0, 4.0)),
+        jitter=random.choice((0.0, 0.5)),
+        timeout_s=timeout_s,
+        on_interrupt=random.choice(("retry",) * 6 + ("hold", "fail")),
+        scripts=tuple(_script(random, timeout_s is not None) for _ in range(random.choice((1, 1, 2, 3)))),
+    )
+
+
+def _script(random: Random, may_time_out: bool) -> Script:
+    deeds = [_deed(random) for _ in range(random.choice((1, 1, 2, 3, 4)))]
+    stubborn = random.random() < (0.4 if may_time_out else 0.05)
+    if may_time_out and random.random() < 0.5:
+        deeds.append(Sleep(random.choice((2.5, 5.0, 30.0))))
+    ends: Any = ("return",) * 12 + ("raise",) * 3 + ("fatal", "skip", "unrecordable" if random.random() < 0.5 else "kill")
+    return Script(tuple(deeds), random.choice(ends), stubborn)
+
+
+def _deed(random: Random) -> Deed:
+    match random.randrange(8):
+        case 0 | 1 | 2:
+            return Sleep(random.choice((0.0, 0.1, 0.3, 1.0, 1.5)))
+        case 3 | 4:
+            return Write(random.choice(("a", "b")), random.randrange(1, 4))
+        case 5:
+            return Write("grown", random.randrange(10))
+        case 6:
+            return Checkpoint(random.randrange(1, 100))
+        case _:
+            return Progress(random.randrange(100))
+
+
+# --- the faults ------------------------------------------------------------------------------------------------------
+
+
+def _fault(random: Random, keys: list[str]) -> Fault:
+    match random.randrange(10):
+        case 0 | 1 | 2 | 3 | 4:
+            meanwhile = _meanwhile(random, nothing=2)
+            return AppendFault(
+                random.randrange(1, APPENDS),
+                random.choice(("lost", "unanswered", "slow", "slow answer", "no room")),
+                random.choice((0.05, 0.5, 3.0)),
+                meanwhile,
+                draw_action(random, keys) if meanwhile == "operator" else None,
+            )
+        case 5 | 6 | 7:
+            what = _meanwhile(random, nothing=0)
+            return TurnFault(random.randrange(1, TURNS), what, draw_action(random, keys) if what == "operator" else None)
+        case 8:
+            return ClaimFault(random.randrange(1, 4), random.choice(("lost", "unanswered")))
+        case _:
+            return ReadFault(random.randrange(1, 4))
+
+
+def _meanwhile(random: Random, *, nothing: int) -> Meanwhile:
+    kinds: Any = ("nothing",) * nothing + ("operator",) * 3 + ("crash",) * 3 + ("robbery",) * 2 + ("stop",)
+    chosen: Meanwhile = random.choice(kinds)
+    return chosen

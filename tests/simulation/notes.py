@@ -1,0 +1,94 @@
+"""The witness's notes: what was called, answered, acknowledged and stored, as seen from outside the engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from steplog.projections.state import State
+
+Outcome = Literal["return", "raise", "fatal", "skip", "unrecordable", "cancelled", "over"]
+"""How a call ended; over: the engine told it that the attempt was settled otherwise."""
+
+Values = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Kept:
+    """A checkpoint that a handler was told is durable, and how long the log was then."""
+
+    cursor: int
+    context: Values
+    version: int
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a handler: what it was given, what it did, how it ended. Times in seconds of the loop."""
+
+    process: int
+    key: str
+    attempt: int
+    generation: int
+    idempotency_key: str
+    at: float
+    version: int
+    """How long the log was at that moment."""
+    context: Values
+    cursor: Any
+    results: Values
+    checkpoints: list[Kept] = field(default_factory=list)
+    outcome: Outcome | None = None
+    ended_at: float | None = None
+    result: Any = None
+    final: Values = field(default_factory=dict)
+    """The draft as the handler left it."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A condition that was asked, and its answer."""
+
+    key: str
+    answer: bool | str
+    context: Values
+    version: int
+
+
+@dataclass(slots=True)
+class Stored:
+    """Events that an owner's append put into the log."""
+
+    process: int
+    epoch: int
+    event_ids: list[str]
+
+
+@dataclass(slots=True)
+class Life:
+    """A process and its ownership of the job. Times in seconds of the loop, None as long as it has not happened."""
+
+    number: int
+    epoch: int | None = None
+    robbed_at: float | None = None
+    ended_at: float | None = None
+    how: Literal["crashed", "lost", "left", "finished"] | None = None
+    """left: it could not claim, or gave the store up; finished: it saw the job end, stop or handed back."""
+    state: State | None = None
+    """The last state its runner had, where it finished."""
+
+
+@dataclass(slots=True)
+class Notes:
+    calls: list[Call] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    stored: list[Stored] = field(default_factory=list)
+    acknowledged: list[list[str]] = field(default_factory=list)
+    """Event ids of each append whose sender was told that it is stored."""
+    lives: list[Life] = field(default_factory=list)
+    by_hand: list[str] = field(default_factory=list)
+    """Ids of the events that people appended."""
+    unexpected: list[str] = field(default_factory=list)
+    """What nobody should ever see: exceptions of the engine itself."""
+    covered: Counter[str] = field(default_factory=Counter)

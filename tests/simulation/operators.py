@@ -1,0 +1,65 @@
+"""What people do to a job by hand, in one place: each action is drawn, told and carried out here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from steplog.engine import operators
+from steplog.engine.operators import Appended
+from steplog.eventstore.clock import Clock
+from steplog.eventstore.store import Store
+
+WHO = "anna"
+
+Kind = Literal["set", "pause", "resume", "cancel", "retry", "skip", "complete", "fail", "reset"]
+_OF_SUB_STEPS = frozenset({"retry", "skip", "complete", "fail", "reset"})
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One call by a person; the job may refuse it. A retry without a sub-step is one of all that failed."""
+
+    kind: Kind
+    key: str = ""
+    field: str = ""
+    value: int = 0
+
+    def __str__(self) -> str:
+        said = f"{self.field} = {self.value}" if self.kind == "set" else self.key
+        return f"{WHO}: {self.kind} {said}".rstrip()
+
+    def perform(self, store: Store, clock: Clock, job_id: str) -> Appended:
+        """Raises SteplogError where the job or the store refuses it."""
+        match self.kind:
+            case "set":
+                return operators.set_context(store, job_id, {self.field: self.value}, by=WHO, clock=clock)
+            case "pause":
+                return operators.pause(store, job_id, by=WHO, clock=clock)
+            case "resume":
+                return operators.resume(store, job_id, by=WHO, accept=True, clock=clock)
+            case "cancel":
+                return operators.cancel(store, job_id, by=WHO, clock=clock)
+            case "retry":
+                return operators.retry(store, job_id, self.key or None, by=WHO, clock=clock)
+            case "skip":
+                return operators.skip(store, job_id, self.key, by=WHO, clock=clock)
+            case "complete":
+                return operators.complete(store, job_id, self.key, "by hand", by=WHO, clock=clock)
+            case "fail":
+                return operators.fail(store, job_id, self.key, by=WHO, clock=clock)
+            case "reset":
+                return operators.reset(store, job_id, self.key, by=WHO, clock=clock)
+
+
+def draw_action(random: Random, keys: Sequence[str]) -> Action:
+    """Any action at any time: what it is refused for is part of the story."""
+    kind = random.choices(
+        ("set", "pause", "resume", "cancel", "retry", "skip", "complete", "fail", "reset"),
+        (8, 3, 3, 1, 4, 2, 2, 2, 4),
+    )[0]
+    if kind == "set":
+        return Action("set", field=random.choice(("a", "b")), value=random.choice((7, 8)))
+    return Action(kind, key=random.choice(keys) if kind in _OF_SUB_STEPS else "")  # type: ignore[arg-type]

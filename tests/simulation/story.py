@@ -1,0 +1,227 @@
+"""A story: one workflow, what its handlers do, and the faults it meets. Plain data, drawn from a seed, told as lines.
+
+Everything that can happen in a simulation is said here, so that a story can be cut down part by part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from simulation.operators import Action
+
+from steplog.projections.plan import OnInterrupt
+
+Meanwhile = Literal["nothing", "operator", "crash", "robbery", "stop"]
+"""What else happens: an operator appends, the owner's process dies, another takes the job from it while it lives, or
+it is asked to hand back."""
+
+
+# --- what a handler does ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Give a context field a value; `grown` lets the list grow in place."""
+
+    field: Literal["a", "b", "grown"]
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    done: int
+
+
+Deed = Sleep | Write | Checkpoint | Progress
+End = Literal["return", "raise", "fatal", "skip", "unrecordable", "kill"]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What one attempt does. A stubborn one goes on when it is cancelled."""
+
+    deeds: tuple[Deed, ...] = ()
+    end: End = "return"
+    stubborn: bool = False
+
+
+# --- the workflow ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SubStepStory:
+    """A sub-step as declared, and its attempts: the last script serves all further ones."""
+
+    name: str
+    after: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    defaults: tuple[str, ...] = ()
+    optional: bool = False
+    when: Literal["yes", "no", "raises", "a is set"] | None = None
+    attempts: int = 1
+    wait_s: float = 1.0
+    jitter: float = 0.0
+    timeout_s: float | None = None
+    on_interrupt: OnInterrupt = "retry"
+    scripts: tuple[Script, ...] = (Script(),)
+
+    def script(self, attempt: int) -> Script:
+        return self.scripts[min(attempt, len(self.scripts)) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStory:
+    name: str
+    sub_steps: tuple[SubStepStory, ...]
+    parallel: int | None = None
+
+
+# --- the faults ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AppendFault:
+    """What happens to the `number`-th append that is sent.
+
+    lost: it does not arrive and is sent again; unanswered: it arrives, and is sent again; slow: it arrives later;
+    slow answer: it arrives, and the answer later; no room: the writer is full. What happens meanwhile happens in
+    between.
+    """
+
+    number: int
+    kind: Literal["lost", "unanswered", "slow", "slow answer", "no room"]
+    seconds: float
+    meanwhile: Meanwhile = "nothing"
+    action: Action | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFault:
+    """What happens before the `turn`-th turn of the loop in which a process lives."""
+
+    turn: int
+    what: Meanwhile
+    action: Action | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimFault:
+    """The `number`-th claim fails: without effect (lost), or with it (unanswered)."""
+
+    number: int
+    kind: Literal["lost", "unanswered"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFault:
+    """The `number`-th reading of the log fails."""
+
+    number: int
+
+
+Fault = AppendFault | TurnFault | ClaimFault | ReadFault
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Everything that happens but what follows from it."""
+
+    phases: tuple[PhaseStory, ...]
+    faults: tuple[Fault, ...] = ()
+    by_hand: tuple[Action, ...] = ()
+    """What a person does, one after the other, where the job has stopped or ended."""
+    resumes: int = 0
+    """How often the job is resumed where it has stopped and nothing is left to be done by hand."""
+    recovery_s: float = 0.0
+    """How long a job waits until another process takes it over."""
+    luck: int = 0
+    """The seed of jitter."""
+
+    def sub_steps(self) -> Iterator[tuple[str, SubStepStory]]:
+        """By key."""
+        for phase in self.phases:
+            for sub_step in phase.sub_steps:
+                yield f"{phase.name}/{sub_step.name}", sub_step
+
+
+# --- as lines --------------------------------------------------------------------------------------------------------
+
+
+def told(story: Story) -> Iterator[str]:
+    """The story as lines that a person can read; what is as usual is left out."""
+    for phase in story.phases:
+        yield f"phase {phase.name}" + (f", {phase.parallel} at once" if phase.parallel else "")
+        for sub_step in phase.sub_steps:
+            yield f"  {_declared(sub_step)}"
+            for number, script in enumerate(sub_step.scripts, 1):
+                more = "+" if number == len(sub_step.scripts) else ""
+                yield f"    attempt {number}{more}: {_done(script)}"
+    for fault in story.faults:
+        yield _struck(fault)
+    for action in story.by_hand:
+        yield f"where it has stopped, {action}"
+    if story.resumes:
+        yield f"where it stops for a person it is resumed, {story.resumes} times at most"
+    if story.recovery_s:
+        yield f"another process takes over after {story.recovery_s:g} s"
+
+
+def _declared(step: SubStepStory) -> str:
+    said = [
+        step.name,
+        f"after {', '.join(step.after)}" if step.after else "",
+        f"needs {', '.join(step.needs)}" if step.needs else "",
+        f"which may be missing: {', '.join(step.defaults)}" if step.defaults else "",
+        "optional" if step.optional else "",
+        f"when {step.when}" if step.when else "",
+        f"{step.attempts} attempts {step.wait_s:g} s apart" if step.attempts > 1 else "",
+        f"jitter {step.jitter:g}" if step.attempts > 1 and step.jitter else "",
+        f"timeout {step.timeout_s:g} s" if step.timeout_s is not None else "",
+        f"interrupted: {step.on_interrupt}" if step.on_interrupt != "retry" else "",
+    ]
+    return "; ".join(part for part in said if part)
+
+
+def _done(script: Script) -> str:
+    stubborn = ["goes on when it is cancelled"] if script.stubborn else []
+    return ", ".join([*(_deed(deed) for deed in script.deeds), script.end, *stubborn])
+
+
+def _deed(deed: Deed) -> str:
+    match deed:
+        case Sleep(seconds=seconds):
+            return f"sleep {seconds:g} s"
+        case Write(field="grown", value=value):
+            return f"append {value} to grown"
+        case Write(field=field, value=value):
+            return f"{field} = {value}"
+        case Checkpoint(cursor=cursor):
+            return f"checkpoint {cursor}"
+        case Progress(done=done):
+            return f"progress {done}"
+
+
+def _struck(fault: Fault) -> str:
+    match fault:
+        case AppendFault(number=number, kind=kind, seconds=seconds):
+            said = f"append {number}: {kind}" + (f", {seconds:g} s" if kind != "no room" else "")
+            meanwhile = fault.meanwhile if fault.action is None else f"{fault.meanwhile}: {fault.action}"
+            return said if fault.meanwhile == "nothing" else f"{said}, meanwhile {meanwhile}"
+        case TurnFault(turn=turn, what=what, action=action):
+            return f"turn {turn}: {what}" + (f": {action}" if action else "")
+        case ClaimFault(number=number, kind=kind):
+            return f"claim {number}: {kind}"
+        case ReadFault(number=number):
+            return f"reading {number}: the store is away"
