@@ -144,7 +144,7 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
 
 
 def _try_again(sub_step: SubStepState) -> None:
-    sub_step["failures"] = 0
+    sub_step["failures"] = sub_step["interruptions"] = 0
     sub_step["completed_at"] = None
 
 

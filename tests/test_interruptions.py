@@ -169,6 +169,15 @@ def test_a_person_who_resumes_a_held_job_lets_the_attempt_run_again(cause: str) 
     assert names(job.decide()) == ["SubStepStarted"]
 
 
+def test_a_failed_job_that_is_resumed_forgets_the_deaths_before_it_failed() -> None:
+    job = flaky(Retry(attempts=1))
+    job.die()
+    job.fail()
+    job.resume()
+
+    assert job.state["phases"]["main"]["sub_steps"]["charge"]["interruptions"] == 0
+
+
 def test_a_checkpoint_of_another_attempt_is_told_to_be_unrecorded() -> None:
     job = flaky()
     stale = fact.CheckpointReached(AttemptId("main", "charge", 1, 7), 1, {})
