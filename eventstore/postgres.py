@@ -4,6 +4,7 @@ database's time."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
@@ -31,6 +32,7 @@ from steplog.eventstore.postgres_documents import (
     job_document,
     job_documents,
 )
+from steplog.eventstore.postgres_inspection import PostgresInspection
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
 from steplog.eventstore.rows import Row
@@ -229,6 +231,10 @@ class PostgresStore:
     def save_state(self, stored: StoredState) -> None:
         tables.insert_state(self._read, stored)
 
+    @property
+    def inspection(self) -> PostgresInspection:
+        return PostgresInspection(self._read, self._rows)
+
     def _position(self, job_id: str, version: int) -> Position:
         if version <= 0:
             return Position()
@@ -237,7 +243,7 @@ class PostgresStore:
             raise DamagedLog(job_id, version, "missing")
         return Position(version, rows[0].hash, rows[0].recorded_at)
 
-    def _rows(self, job_id: str, after: int, until: int) -> Iterator[Row]:
+    def _rows(self, job_id: str, after: int, until: int | None) -> Iterator[Row]:
         while page := tables.rows_after(self._read, job_id, after, until, PAGE_ROWS):
             yield from page
             after = page[-1].version
@@ -294,6 +300,7 @@ def _store(
     run: Run, head: Head, proposal: Proposal, *, claim: Claim | None = None, request_id: str | None = None
 ) -> int:
     """Put the proposal behind the locked head; the job's version after it."""
+    head = replace(head, epoch=max(head.epoch, proposal.epoch))
     run(_APPEND_TO_HEAD, [head_document(head, proposal.events, proposal.columns, claim, request_id)])
     return head.version + len(proposal.events)
 

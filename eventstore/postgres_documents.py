@@ -68,7 +68,7 @@ def _job(job: NewJob) -> dict[str, Any]:
     if job.claim:
         head |= _owner(job.claim.epoch, job.claim.claim_id, job.claim.worker_id)
     else:
-        head |= _owner(0, None, None)
+        head |= _owner(job.epoch, None, None)
     return {"head": head, "input_hash": job.input_hash, "events": _events(job.events)}
 
 

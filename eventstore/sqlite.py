@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -32,6 +33,7 @@ from steplog.eventstore.events import Event
 from steplog.eventstore.migrations import Migration, known_migrations
 from steplog.eventstore.rows import Row
 from steplog.eventstore.sqlite_connections import Connections
+from steplog.eventstore.sqlite_inspection import SQLiteInspection
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction
 from steplog.eventstore.store import (
     Answer,
@@ -127,6 +129,7 @@ class SQLiteStore:
                     return version
             proposal = rule(head, log.tail(connection, head, known))
             if proposal:
+                head = replace(head, epoch=max(head.epoch, proposal.epoch))
                 head = log.store(connection, head, proposal.events, proposal.columns)
             if request_id is not None:
                 tables.insert_request(connection, job_id, request_id, head.version)
@@ -190,6 +193,10 @@ class SQLiteStore:
     def save_state(self, stored: StoredState) -> None:
         with self._writing() as connection:
             tables.insert_state(connection, stored)
+
+    @property
+    def inspection(self) -> SQLiteInspection:
+        return SQLiteInspection(self._reading, self._rows)
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -343,7 +350,7 @@ def _create(connection: sqlite3.Connection, job: NewJob) -> str:
 
 def _insert(connection: sqlite3.Connection, job: NewJob) -> None:
     end = end_of(job.events, Position())
-    unowned = Head(job.job_id, end.version, end.hash, end.recorded_at, job.columns)
+    unowned = Head(job.job_id, end.version, end.hash, end.recorded_at, job.columns, job.epoch)
     tables.insert_head(connection, log.owned(unowned, job.claim))
     tables.insert_events(connection, job.events)
     if job.columns.key is not None:

@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import StoreError
 from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.inspection import Inspection
+from steplog.eventstore.inspection import StoredState as StoredState
 from steplog.eventstore.transaction import Rows
 
 
@@ -76,6 +78,8 @@ class NewJob:
     columns: HeadColumns
     input_hash: str
     claim: Claim | None = None
+    epoch: int = 0
+    """How many claims its events tell of, where it comes from elsewhere and has no owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,8 @@ class Proposal:
 
     events: Sequence[NewEvent]
     columns: HeadColumns
+    epoch: int = 0
+    """How many claims the events tell of, where they come from elsewhere; the head's epoch never falls."""
 
 
 Rule = Callable[[Head, Sequence[Event]], Proposal | None]
@@ -177,16 +183,6 @@ class HeadQuery:
     before: str | None = None
     """Only jobs created before this one (a job id, itself left out): the page's cursor."""
     limit: int = 50
-
-
-@dataclass(frozen=True, slots=True)
-class StoredState:
-    """A fold kept so that the next one need not start at version 1."""
-
-    job_id: str
-    position: Position
-    reducer_version: int
-    state: dict[str, Any]
 
 
 class StoreTransaction(Protocol):
@@ -341,6 +337,11 @@ class Store(Protocol):
 
     def save_state(self, stored: StoredState) -> None:
         """Keep a state; one that is stored already is left as it is, and one of another log is not kept."""
+        ...
+
+    @property
+    def inspection(self) -> Inspection:
+        """The store as an auditor sees it."""
         ...
 
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:

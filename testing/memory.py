@@ -20,6 +20,7 @@ from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import DamagedLog, JobNotFound, JobOwned, KeyConflict, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.inspection import PAGE_JOBS, Inspection, Key
 from steplog.eventstore.rows import Row
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
 from steplog.eventstore.store import (
@@ -112,7 +113,8 @@ class MemoryStore:
                 return job.job_id
             if job.claim:
                 self._require_alive(job.claim.worker_id)
-            self._jobs[job.job_id] = created = _Job(_owned(Head(job.job_id, 0, "", "", job.columns), job.claim))
+            unowned = Head(job.job_id, 0, "", "", job.columns, job.epoch)
+            self._jobs[job.job_id] = created = _Job(_owned(unowned, job.claim))
             self._store(created, created.head, job.events, job.columns)
             if job.columns.key is not None:
                 self._keys[name] = (job.job_id, job.input_hash)
@@ -145,7 +147,8 @@ class MemoryStore:
                 return job.requests[request_id]
             proposal = rule(job.head, tail_of(job.head, job.rows[known.version :], known))
             if proposal:
-                self._store(job, job.head, proposal.events, proposal.columns)
+                head = replace(job.head, epoch=max(job.head.epoch, proposal.epoch))
+                self._store(job, head, proposal.events, proposal.columns)
             if request_id is not None:
                 job.requests[request_id] = job.head.version
             return job.head.version
@@ -224,6 +227,10 @@ class MemoryStore:
             if at.hash in (row.hash for row in job.rows[at.version - 1 : at.version]):
                 job.states.setdefault((stored.reducer_version, at.version), (at, orjson.dumps(stored.state)))
 
+    @property
+    def inspection(self) -> Inspection:
+        return _InspectionInMemory(self)
+
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
@@ -296,6 +303,35 @@ class MemoryStore:
         worker = self._workers.get(worker_id)
         if worker and worker.state == "alive":
             self._workers[worker_id] = replace(worker, state=state)
+
+
+class _InspectionInMemory:
+    """What is in the store, as an auditor sees it."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def job_ids(self, after: str = "", limit: int = PAGE_JOBS) -> list[str]:
+        return [job_id for job_id in sorted(self._store._jobs) if job_id > after][:limit]
+
+    def rows(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Row]:
+        stored = self._store._jobs[job_id].rows if job_id in self._store._jobs else []
+        return iter([row for row in stored if row.version > after and (until is None or row.version <= until)])
+
+    def states(self, job_id: str) -> Iterator[StoredState]:
+        states = self._store._jobs[job_id].states if job_id in self._store._jobs else {}
+        for (reducer_version, _), (at, state) in sorted(states.items(), key=lambda stored: stored[0][::-1]):
+            yield StoredState(job_id, at, reducer_version, orjson.loads(state))
+
+    def key(self, workflow: str, key: str) -> Key | None:
+        holder = self._store._keys.get((workflow, key))
+        return Key(workflow, key, *holder) if holder else None
+
+    def keys(self, after: tuple[str, str] = ("", ""), limit: int = PAGE_JOBS) -> list[Key]:
+        return [Key(*name, *self._store._keys[name]) for name in sorted(self._store._keys) if name > after][:limit]
+
+    def damage(self) -> list[str]:
+        return []
 
 
 class _InMemory:
