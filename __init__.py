@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from steplog.engine.handle import JobHandle
     from steplog.engine.injection import result, use
-    from steplog.engine.policies import Fatal, Retry, Skip
+    from steplog.engine.policies import Cancelled, Fatal, Retry, Skip
     from steplog.engine.settings import Settings
     from steplog.engine.step import Job, NoInput, Step
     from steplog.engine.transaction import Transaction
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttemptOver",
+    "Cancelled",
     "Context",
     "DefinitionError",
     "Fatal",
@@ -66,7 +67,7 @@ _HOMES = {
     **dict.fromkeys(("NoResult", "OwnershipLost", "PlanMismatch"), _ERRORS),
     "JobHandle": "steplog.engine.handle",
     **dict.fromkeys(("result", "use"), "steplog.engine.injection"),
-    **dict.fromkeys(("Fatal", "Retry", "Skip"), "steplog.engine.policies"),
+    **dict.fromkeys(("Cancelled", "Fatal", "Retry", "Skip"), "steplog.engine.policies"),
     "Settings": "steplog.engine.settings",
     **dict.fromkeys(("Job", "NoInput", "Step"), "steplog.engine.step"),
     "Transaction": "steplog.engine.transaction",

@@ -12,7 +12,7 @@ import random
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.errors import AttemptOver, HandlerTimeout
 from steplog.engine.facts import AttemptId, Fact
 from steplog.engine.inbox import Inbox
-from steplog.engine.policies import Retry, Skip
+from steplog.engine.policies import Cancelled, Retry, Skip
 from steplog.engine.resources import open_async, open_plain
 from steplog.engine.step import Step
 from steplog.engine.transaction import Transaction
@@ -90,6 +90,30 @@ class Attempts:
         for channel in self._supervisors:
             channel.cancelled = True
 
+    def cancel_all(self) -> None:
+        """Ask every running handler to stop, and interrupt those that are async."""
+        self.cancel()
+        for channel, supervisor in self._supervisors.items():
+            if self._definition.sub_steps[channel.of.key].bindings.is_async:
+                supervisor.cancel()
+
+    def abandon_all_but(self, going: Collection[AttemptId]) -> None:
+        """Stop attempts that a person settled: what their handlers still say comes late."""
+        for channel, supervisor in self._supervisors.items():
+            if channel.of not in going and not channel.is_over:
+                self._set_aside(channel)
+                supervisor.cancel()
+
+    @property
+    def are_running(self) -> bool:
+        """Whether any handler still runs."""
+        return bool(self._supervisors)
+
+    def _set_aside(self, channel: Channel) -> None:
+        """The attempt is settled and its handler still runs: until it ends its sub-step cannot start again."""
+        channel.end()
+        self.occupied.add(channel.of.key)
+
     def end_transactions(self) -> None:
         """Roll back what transactional handlers have not brought to their end: others may be waiting for that."""
         for channel, supervisor in self._supervisors.items():
@@ -117,6 +141,10 @@ class Attempts:
             self._inbox.post(fact.Failed(call.of, error_data(error, call.may_retry(error)), 0.0, random.random()))
         finally:
             del self._supervisors[call.channel]
+            if call.channel.cancelled:
+                self.occupied.discard(call.of.key)
+                self.stuck.discard(call.of.key)
+                self._inbox.wake()
 
     async def _watch(self, call: _Call, timeout_s: float | None) -> None:
         running = call.running()
@@ -127,6 +155,8 @@ class Attempts:
         except asyncio.CancelledError:
             if _cancel(running):
                 await asyncio.wait({running}, timeout=ENDING_S_MAX)
+            elif call.channel.is_over:
+                await self._outlast(call, running)
             raise
         finally:
             self._post_outcome(running)
@@ -172,21 +202,20 @@ class Attempts:
 
     async def _time_out(self, call: _Call, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
         """Record the timeout, then wait for the handler: a thread cannot be killed."""
-        of = call.of
         timeout = HandlerTimeout(timeout_s)
         retryable = call.may_retry(timeout)
-        self.occupied.add(of.key)
-        self._inbox.post(fact.Failed(of, error_data(timeout, retryable), timeout_s, random.random()))
-        call.channel.end()
+        self._set_aside(call.channel)
+        self._inbox.post(fact.Failed(call.of, error_data(timeout, retryable), timeout_s, random.random()))
         _cancel(running)
+        await self._outlast(call, running)
+
+    async def _outlast(self, call: _Call, running: asyncio.Future[Fact | None]) -> None:
+        """Wait for a handler whose attempt is settled, and say so where it takes too long."""
         await asyncio.wait({running}, timeout=self._grace_s)
         if not running.done():
-            self.stuck.add(of.key)
+            self.stuck.add(call.of.key)
             self._inbox.wake()
             await asyncio.wait({running})
-        self.occupied.discard(of.key)
-        self.stuck.discard(of.key)
-        self._inbox.wake()
 
 
 @dataclass(slots=True)
@@ -274,6 +303,7 @@ class _Call:
         )
 
     def _completed(self, value: Any, started: float) -> Fact:
+        self.channel.flush()
         result, changed = dump(value, self.sub_step.bindings.returns, "result"), self.channel.changed()
         if result is not None or changed:
             refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
@@ -282,7 +312,10 @@ class _Call:
     def _seconds_since(self, started: float) -> float:
         return self.channel.clock.monotonic() - started
 
-    def _raised(self, error: BaseException, started: float) -> Fact:
+    def _raised(self, error: BaseException, started: float) -> Fact | None:
+        self.channel.flush()
+        if isinstance(error, Cancelled) and self.channel.cancelled:
+            return None
         if isinstance(error, Skip):
             return fact.SkipRaised(self.of, message_of(error))
         data = error_data(error, self.may_retry(error))

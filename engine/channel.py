@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,9 +15,17 @@ from steplog.engine.inbox import Inbox
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import decode, encode, escape
 from steplog.eventstore.errors import PayloadRefused
-from steplog.eventstore.limits import ENVELOPE_BYTES_MAX, ERROR_MESSAGE_CHARS_MAX, PAYLOAD_BYTES_MAX
+from steplog.eventstore.limits import (
+    ENVELOPE_BYTES_MAX,
+    ERROR_MESSAGE_CHARS_MAX,
+    LOG_CHARS_MAX,
+    LOG_LINE_CHARS_MAX,
+    LOG_LINES_MAX,
+    PAYLOAD_BYTES_MAX,
+)
 
-_PROGRESS_EVERY_S = 1.0
+_TOLD_EVERY_S = 1.0
+"""How often progress and lines are recorded while the attempt goes on."""
 
 
 class Channel:
@@ -25,17 +33,26 @@ class Channel:
 
     def __init__(self, of: AttemptId, inbox: Inbox, clock: Clock) -> None:
         self.clock = clock
-        self._of = of
+        self.of = of
         self._inbox = inbox
         self._draft: Context | None = None
         self._base: Fields = {}
-        self._progressed_at = float("-inf")
+        self._progressed_at = self._logged_at = float("-inf")
         self._untold: fact.Progressed | None = None
+        self._lines: list[str] = []
+        self._lines_left = LOG_LINES_MAX
+        self._chars_left = LOG_CHARS_MAX
+        self._dropped = 0
         self._over = False
         self.commit: Callable[[fact.CheckpointReached], None] | None = None
         """How a transactional attempt records a checkpoint: as the end of its present transaction."""
         self.cancelled = False
         """Whether the handler was asked to stop; until the attempt is over, what it reports is recorded."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the attempt was settled otherwise."""
+        return self._over
 
     def end(self) -> None:
         """The attempt was settled otherwise."""
@@ -54,9 +71,8 @@ class Channel:
         refuse_unrecordable({"cursor": kept, "draft": {"set": changed}}, "checkpoint")
         if self._over:
             raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
-        if self._untold is not None:
-            self._tell(self._untold)
-        reached = fact.CheckpointReached(self._of, kept, changed)
+        self._tell_untold()
+        reached = fact.CheckpointReached(self.of, kept, changed)
         if self.commit is not None:
             self.commit(reached)
             return _Done()
@@ -77,14 +93,40 @@ class Channel:
                 raise PayloadRefused(f"progress.{name}", f"{type(number).__qualname__} is no number")
         encode(numbers, path="progress")
         told = None if note is None else escape(note, ERROR_MESSAGE_CHARS_MAX)
-        self._untold = fact.Progressed(self._of, done, total, told)
-        if self.clock.monotonic() - self._progressed_at >= _PROGRESS_EVERY_S:
-            self._tell(self._untold)
+        self._untold = fact.Progressed(self.of, done, total, told)
+        if self.clock.monotonic() - self._progressed_at >= _TOLD_EVERY_S:
+            self._tell_untold()
 
-    def _tell(self, progressed: fact.Progressed) -> None:
-        self._progressed_at = self.clock.monotonic()
-        self._untold = None
-        self._inbox.post(progressed)
+    def log(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            text = escape(line, LOG_LINE_CHARS_MAX)
+            if self._lines_left and len(text) <= self._chars_left:
+                self._lines.append(text)
+                self._lines_left -= 1
+                self._chars_left -= len(text)
+            else:
+                self._dropped += 1
+        if self._lines and self.clock.monotonic() - self._logged_at >= _TOLD_EVERY_S:
+            self._tell_lines()
+
+    def flush(self) -> None:
+        """The handler has ended: tell what is untold."""
+        if self._dropped:
+            self._lines.append(f"({self._dropped} more lines were dropped: an attempt keeps {LOG_LINES_MAX})")
+        if self._lines:
+            self._tell_lines()
+        self._tell_untold()
+
+    def _tell_untold(self) -> None:
+        if self._untold is not None:
+            self._progressed_at = self.clock.monotonic()
+            self._inbox.post(self._untold)
+            self._untold = None
+
+    def _tell_lines(self) -> None:
+        self._logged_at = self.clock.monotonic()
+        told, self._lines = self._lines, []
+        self._inbox.post(fact.Logged(self.of, told))
 
 
 class _Done(Awaitable[None]):

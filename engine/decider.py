@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
 from typing import Any
 
 from steplog.engine import facts as fact
@@ -19,13 +18,18 @@ from steplog.eventstore.clock import later
 from steplog.eventstore.codec import encode
 from steplog.projections.context_rules import OPERATOR
 from steplog.projections.evolve import Evolution
-from steplog.projections.plan import Key, RetryPlan, Shape, key_of, split_key
+from steplog.projections.plan import Key, RetryPlan, Shape, WaitPlan, key_of, split_key
 from steplog.projections.readiness import blocking_failure, in_order, sub_step_of, unmet_needs
-from steplog.projections.state import State, current_phase
+from steplog.projections.state import State, SubStepState, current_phase
 
 WARNINGS_MAX = 100
 """How many tolerated failures a completed job names; the rest it counts."""
 WARNING_CHARS_MAX = 500
+
+SUSPECT_AFTER = 2
+"""Interruptions of a sub-step by its owner's death after which it may be what kills its owner."""
+BACK_OFF_S_MAX = 60.0
+"""The longest wait before a sub-step runs again whose owner died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,13 @@ def next_due(state: State, decided_at: str) -> str | None:
     if phase is None or state["status"] != "running":
         return None
     of_phase = state["phases"][phase]
-    due = (of_phase["sub_steps"][name]["retry_at"] for name in of_phase["suspended"])
+    due = (_due_at(of_phase["sub_steps"][name]) for name in of_phase["suspended"])
     return min((instant for instant in due if instant and instant > decided_at), default=None)
+
+
+def _due_at(sub_step: SubStepState) -> str | None:
+    """When time alone moves a sub-step that is suspended."""
+    return sub_step["wait"]["until"] if sub_step["wait"] else sub_step["retry_at"]
 
 
 def in_progress(state: State) -> list[AttemptId]:
@@ -115,6 +124,8 @@ class _Deciding:
                 self.emit(ev.SubStepInterrupted(**_attempt(of), cause="commit unknown", worker_id=worker_id))
             case fact.Progressed(of=of, done=done, total=total, note=note):
                 self.emit(ev.SubStepProgressed(**_attempt(of), done=done, total=total, note=note))
+            case fact.Logged(of=of, lines=lines):
+                self.emit(ev.SubStepLogged(**_attempt(of), lines=lines))
 
     def _counts(self, of: AttemptId) -> bool:
         """An outcome counts only for the generation and attempt in progress."""
@@ -177,22 +188,39 @@ class _Deciding:
 
     def _interrupt(self, cause: Any, worker_id: str) -> None:
         for of in in_progress(self.state):
-            self.emit(ev.SubStepInterrupted(**_attempt(of), cause=cause, worker_id=worker_id))
-            if self.shape.sub_steps[of.key]["on_interrupt"] == "fail":
+            retry_at = self._back_at(of) if cause == "owner died" else None
+            self.emit(ev.SubStepInterrupted(**_attempt(of), cause=cause, worker_id=worker_id, retry_at=retry_at))
+            if self.shape.sub_steps[of.key]["on_interrupt"] == "fail" and cause != "cancelled":
                 self._fail(of, _INTERRUPTED, 0.0, 0.0)
         if cause == "handed back":
             self.emit(ev.JobReleased(reason=cause))
+
+    def _back_at(self, of: AttemptId) -> str | None:
+        """When a sub-step runs again whose owner died: at once the first time, later and later after that."""
+        before = sub_step_of(self.state, of.key)["interruptions"]
+        return later(self.now, min(2.0 ** (before - 1), BACK_OFF_S_MAX)) if before else None
 
     # --- what follows ------------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
         """Go on until something has to be waited for."""
         while self.state["status"] == "running" and not self.situation.stopping:
+            if self.state["requested"] is not None:
+                self._obey()
+                return
             phase = current_phase(self.state)
             if phase is None:
                 self.emit(ev.JobCompleted(warnings=self._warnings()))
             elif self._park(phase) or not self._advance_phase(phase):
                 return
+
+    def _obey(self) -> None:
+        """Do what a person asked for once nothing is in progress; until then nothing new starts."""
+        if in_progress(self.state):
+            return
+        who = self.state["requested_by"] or {"by": "engine"}
+        pausing = self.state["requested"] == "pause"
+        self.emit(ev.JobPaused(**who) if pausing else ev.JobCancelled(**who))
 
     def _advance_phase(self, phase: str) -> bool:
         """Do what the phase allows now; whether it ended."""
@@ -204,19 +232,27 @@ class _Deciding:
                 return False
             self.emit(ev.PhaseCompleted(phase=phase))
             return True
-        if self.state["phases"][phase]["in_progress"] or self.state["phases"][phase]["suspended"]:
+        if self.state["phases"][phase]["in_progress"] or self._has_begun_and_goes_on(phase):
             return False
         self._fail_phase(phase, failure)
         return True
+
+    def _has_begun_and_goes_on(self, phase: str) -> bool:
+        """Whether an attempt is to come of what had one; what only waits does not hold a failure up."""
+        of_phase = self.state["phases"][phase]
+        return any(of_phase["sub_steps"][name]["status"] != "waiting" for name in of_phase["suspended"])
 
     def _start_what_can(self, phase: str) -> Key | None:
         """Start and skip until nothing more follows; the failure, if any, because of which nothing new may start."""
         while True:
             self.questions = []
+            self._end_waits(phase)
             failure = blocking_failure(self.state, self.shape, phase)
             if failure is not None or not self._settle_what_cannot_run(phase):
+                unsettled = self.state["phases"][phase]["unsettled"]
                 self._start_due(phase, restarts_only=failure is not None)
-                return failure
+                if self.state["phases"][phase]["unsettled"] == unsettled:  # no wait was over as it began
+                    return failure
 
     def _fail_phase(self, phase: str, failure: Key) -> None:
         failed = [key for key in self.shape.of_phase[phase] if sub_step_of(self.state, key)["status"] == "failed"]
@@ -274,10 +310,19 @@ class _Deciding:
         names = [*of_phase["suspended"], *(() if restarts_only else of_phase["ready"])]
         if not names:
             return
-        room = self.shape.phases[phase].get("parallel", len(of_phase["sub_steps"])) - len(of_phase["in_progress"])
-        due = (key for key in in_order(self.shape, phase, names) if self._is_due(key))
-        for key in list(islice(due, max(0, room))):
-            self._start(key)
+        bound = self.shape.phases[phase].get("parallel", len(of_phase["sub_steps"]))
+        for key in in_order(self.shape, phase, names):
+            if len(self.state["phases"][phase]["in_progress"]) >= bound:
+                return
+            if self._is_due(key) and not (self._is_suspect(key) and self._a_suspect_runs(phase)):
+                self._start(key)
+
+    def _is_suspect(self, key: Key) -> bool:
+        """Whether it may be what kills the process: suspects run one at a time, so that the others are cleared."""
+        return sub_step_of(self.state, key)["interruptions"] >= SUSPECT_AFTER
+
+    def _a_suspect_runs(self, phase: str) -> bool:
+        return any(self._is_suspect(key_of(phase, name)) for name in self.state["phases"][phase]["in_progress"])
 
     def _is_due(self, key: Key) -> bool:
         sub_step = sub_step_of(self.state, key)
@@ -291,6 +336,9 @@ class _Deciding:
     def _start(self, key: Key) -> None:
         plan, sub_step = self.shape.sub_steps[key], sub_step_of(self.state, key)
         phase, name = split_key(key)
+        if "wait" in plan:
+            self._wait(key, plan["wait"])
+            return
         self.emit(
             ev.SubStepStarted(
                 phase=phase,
@@ -302,6 +350,40 @@ class _Deciding:
                 when=True if plan["when"] else None,
             )
         )
+
+    def _wait(self, key: Key, wait: WaitPlan) -> None:
+        phase, name = split_key(key)
+        until = None if wait["seconds"] is None else later(self.now, wait["seconds"])
+        generation = sub_step_of(self.state, key)["generation"]
+        waiting = ev.SubStepWaiting(
+            phase=phase, sub_step=name, generation=generation, kind=wait["kind"], until=until, signal=wait["signal"]
+        )
+        self.emit(waiting)
+        self._end_wait(key)
+
+    def _end_waits(self, phase: str) -> None:
+        """Complete what waited for a signal that came, or for a time that is over."""
+        of_phase = self.state["phases"][phase]
+        waiting = [name for name in of_phase["suspended"] if of_phase["sub_steps"][name]["wait"]]
+        for key in in_order(self.shape, phase, waiting):
+            self._end_wait(key)
+
+    def _end_wait(self, key: Key) -> None:
+        plan, sub_step = self.shape.sub_steps[key], sub_step_of(self.state, key)
+        wait, sent = sub_step["wait"], []
+        assert wait is not None, key
+        if wait["signal"] is not None:
+            sent = self.state["signals"].get(wait["signal"], [])
+        is_over = wait["until"] is not None and wait["until"] <= self.now
+        if not sent and not is_over:
+            return
+        phase, name = split_key(key)
+        of = AttemptId(phase, name, sub_step["generation"], sub_step["attempts"] + 1)
+        if sent or wait["signal"] is None or "default" in plan:
+            result = sent[0]["payload"] if sent else plan.get("default")
+            self.emit(ev.SubStepCompleted(**_attempt(of), result=result, seconds=0.0))
+        else:
+            self.emit(ev.SubStepFailed(**_attempt(of), error=_not_signalled(wait["signal"]), seconds=0.0))
 
     def _refuse(self, key: Key, answer: str | fact.ErrorData) -> None:
         """The condition said no, or raised."""
@@ -332,6 +414,10 @@ class _Deciding:
         warnings = [f"{key} failed: {message[:WARNING_CHARS_MAX]}" for key, message in failed[:WARNINGS_MAX]]
         unnamed = len(failed) - len(warnings)
         return [*warnings, f"{unnamed} more failed"] if unnamed else warnings
+
+
+def _not_signalled(name: str) -> fact.ErrorData:
+    return {"type": "SignalTimeout", "message": f"no signal {name} came in time", "retryable": False}
 
 
 _INTERRUPTED: fact.ErrorData = {

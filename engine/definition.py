@@ -12,13 +12,14 @@ from typing_extensions import ParamSpec, TypeVar
 
 from steplog.engine.context import Context
 from steplog.engine.errors import DefinitionError
-from steplog.engine.injection import Bindings, Produces, bindings_of, refuse_unfilled
+from steplog.engine.injection import MISSING, Bindings, Produces, bindings_of, refuse_unfilled
 from steplog.engine.policies import Duration, Retry, Skip, retry_of, seconds_of
 from steplog.engine.step import Job, NoInput, Step
 from steplog.engine.transaction import Transaction
+from steplog.engine.values import dump
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import PayloadRefused
-from steplog.projections.plan import Key, OnInterrupt, Plan, key_of
+from steplog.projections.plan import Key, OnInterrupt, Plan, WaitPlan, key_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,8 +78,13 @@ class Options:
         retry: Retry | int | None = None,
         timeout: Duration | None = None,
         on_interrupt: OnInterrupt = "retry",
+        wait: WaitPlan | None = None,
     ) -> None:
         self.name = name
+        self.wait = wait
+        self.has_default = False
+        self.default: Any = None
+        """The result of a wait that is over without its signal, as plain JSON, if it has one."""
         if isinstance(after, Produces):
             raise DefinitionError(f"after= takes a list: after=[{after.name}]")
         self.after = tuple(after)
@@ -169,6 +175,68 @@ class Declares(ABC, Generic[I, C]):
         decorator: Decorator[I, C] = Decorator(self._declare, Options(**options))
         return decorator if handler is None else decorator(handler)
 
+    def sleep(
+        self,
+        duration: Duration,
+        *,
+        name: str | None = None,
+        after: Iterable[Produces[Any]] = (),
+        when: Callable[[Job[I, C]], bool | Skip] | None = None,
+    ) -> SubStep[[], None, None]:
+        """Declare a sub-step that only waits: durably, holding no thread. It is named `sleep_` and the duration."""
+        wait = WaitPlan(kind="sleep", signal=None, seconds=seconds_of(duration))
+        options = Options(name=name or f"sleep_{duration}", after=after, when=when, wait=wait)
+        return self._declare(_waiting(None), options)
+
+    @overload
+    def wait_for_signal(
+        self,
+        signal: str,
+        /,
+        *,
+        timeout: Duration | None = None,
+        name: str | None = None,
+        after: Iterable[Produces[Any]] = (),
+        when: Callable[[Job[I, C]], bool | Skip] | None = None,
+        optional: bool = False,
+    ) -> SubStep[[], Any, Any]: ...
+    @overload
+    def wait_for_signal(
+        self,
+        signal: str,
+        payload: type[R],
+        /,
+        *,
+        timeout: Duration | None = None,
+        default: R = ...,
+        name: str | None = None,
+        after: Iterable[Produces[Any]] = (),
+        when: Callable[[Job[I, C]], bool | Skip] | None = None,
+        optional: bool = False,
+    ) -> SubStep[[], R, R]: ...
+    def wait_for_signal(
+        self,
+        signal: str,
+        payload: Any = Any,
+        /,
+        *,
+        timeout: Duration | None = None,
+        default: Any = MISSING,
+        name: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Declare a sub-step that waits for a signal, durably, holding no thread; the signal's payload is its result.
+
+        A signal that was sent before counts, and each is taken once. Without one in `timeout` it fails, or completes
+        with `default`. It is named as the signal is.
+        """
+        seconds = None if timeout is None else seconds_of(timeout)
+        wait = WaitPlan(kind="signal", signal=_named(signal, "signal"), seconds=seconds)
+        declared = Options(name=name or signal, wait=wait, **options)
+        if default is not MISSING:
+            declared.has_default, declared.default = True, dump(default, payload, "default")
+        return self._declare(_waiting(payload), declared)
+
 
 class Phase(Declares[I, C]):
     """A barrier: the next phase starts when every sub-step of this one has settled."""
@@ -235,6 +303,16 @@ class Definition(Declares[I, C]):
 
 
 AnyDefinition = Definition[Any, Any]
+
+
+def _waiting(payload: Any) -> Callable[[], Any]:
+    """What stands in for the handler of a sub-step that only waits."""
+
+    def wait() -> Any:
+        raise TypeError("this sub-step waits: there is nothing to call")
+
+    wait.__annotations__ = {"return": payload}
+    return wait
 
 
 def _check_context(kind: type[Context], workflow: str) -> None:

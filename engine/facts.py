@@ -62,6 +62,13 @@ class CheckpointReached(NamedTuple):
     changed: dict[str, Any]
 
 
+class Logged(NamedTuple):
+    """The handler wrote lines."""
+
+    of: AttemptId
+    lines: list[str]
+
+
 class Progressed(NamedTuple):
     """The handler said how far it is."""
 
@@ -74,7 +81,7 @@ class Progressed(NamedTuple):
 class Interrupted(NamedTuple):
     """Attempts in progress have lost their owner: nobody will report their outcomes."""
 
-    cause: Literal["owner died", "handed back"]
+    cause: Literal["owner died", "handed back", "cancelled"]
     worker_id: str
 
 
@@ -85,7 +92,7 @@ class CommitUnknown(NamedTuple):
     worker_id: str
 
 
-Fact = Completed | Failed | SkipRaised | CheckpointReached | Progressed | Interrupted | CommitUnknown
+Fact = Completed | Failed | SkipRaised | CheckpointReached | Progressed | Logged | Interrupted | CommitUnknown
 
 
 class Situation(NamedTuple):

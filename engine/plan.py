@@ -45,9 +45,9 @@ def differences(recorded: Plan, current: Plan) -> list[str]:
 def _sub_step_differences(key: str, then: SubStepPlan, now: SubStepPlan) -> list[str]:
     before, after = dict(then), dict(now)
     return [
-        f"sub-step {key}: {name} was {before[name]} and is {after[name]}"
-        for name in ("after", "needs", "defaults", "optional", "when")
-        if before[name] != after[name]
+        f"sub-step {key}: {name} was {before.get(name)} and is {after.get(name)}"
+        for name in ("after", "needs", "defaults", "optional", "when", "wait", "default")
+        if before.get(name) != after.get(name)
     ]
 
 
@@ -75,4 +75,8 @@ def _sub_step_plan(sub_step: AnySubStep) -> SubStepPlan:
     )
     if options.timeout_s is not None:
         plan["timeout_s"] = options.timeout_s
+    if options.wait is not None:
+        plan["wait"] = options.wait
+    if options.has_default:
+        plan["default"] = options.default
     return plan

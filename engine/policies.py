@@ -26,6 +26,10 @@ class Fatal(Exception):
     """Raised by a handler: the sub-step failed and is not tried again."""
 
 
+class Cancelled(Exception):
+    """Raised by a handler that was asked to stop and does so half-way: see `Step.raise_if_cancelled`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often and how far apart a failing sub-step is tried.

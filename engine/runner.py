@@ -105,6 +105,9 @@ class Runner:
         self._answers: dict[Key, fact.Answer] = {}
         self._tail: list[Event] = []
         """What others had appended where an append last met it; empty where it could not be read."""
+        self._known_version = 0
+        """The version that a heartbeat has seen in the store."""
+        self._cancel_by: float | None = None
 
     async def run(self) -> State:
         """The job's state when it ended, stopped for a person, or was handed back after `stop`.
@@ -119,7 +122,11 @@ class Runner:
 
     async def _run(self) -> State:
         try:
+            self._cancel_if_asked()
             while self.state["status"] == "running":
+                if self._known_version > self._position.version:
+                    async with self.turn:
+                        await self._catch_up()
                 entries = self._inbox.entries()
                 decision = self._decide([entry.fact for entry in entries])
                 if decision.events and not await self._append(decision):
@@ -130,6 +137,9 @@ class Runner:
                     if self._handing_back_is_due():
                         await self._attempts.close()
                         self._inbox.post(fact.Interrupted("handed back", self._claim.worker_id))
+                    elif self._cancelling_is_due():
+                        await self._attempts.close()
+                        self._inbox.post(fact.Interrupted("cancelled", self._claim.worker_id))
                     else:
                         await self._inbox.wait(self._patience_s())
             return self.state
@@ -149,6 +159,12 @@ class Runner:
     def lose_from_thread(self, why: str) -> None:
         """The job is somebody else's now."""
         self._fail(OwnershipLost(self.state["job_id"], why))
+
+    def look_again_from_thread(self, version: int) -> None:
+        """The store has that version of the job: somebody else may have appended."""
+        self._known_version = version
+        if version > self._position.version:
+            self._inbox.wake()
 
     def _fail(self, error: Exception) -> None:
         """The loop ends with that error."""
@@ -266,12 +282,20 @@ class Runner:
         self._fold(tail)
 
     def _fold(self, tail: list[Event]) -> None:
-        """Go on from what others appended."""
+        """Go on from what others appended: attempts that were settled by it stop."""
         self._tail = tail
         self._answers.clear()
         self.state = fold(tail, self.state)
         if tail:
             self._position = position_of(tail[-1])
+            self._attempts.abandon_all_but(in_progress(self.state))
+            self._cancel_if_asked()
+
+    def _cancel_if_asked(self) -> None:
+        """Ask what runs to stop, and give it some time for that."""
+        if self.state["requested"] == "cancel" and self._cancel_by is None:
+            self._cancel_by = self._loop.time() + self._settings.grace_s
+            self._attempts.cancel_all()
 
     def _store_state(self) -> None:
         """Keep the state now and then, off the hot path: reading starts from it."""
@@ -372,7 +396,14 @@ class Runner:
         waits = [max(0.0, seconds_between(self._clock.now(), due))] if due else []
         if self._stop_by is not None:
             waits = [max(0.0, self._stop_by - self._loop.time())]
+        if self._cancel_by is not None:
+            waits.append(max(0.0, self._cancel_by - self._loop.time()))
         return min(waits, default=None)
+
+    def _cancelling_is_due(self) -> bool:
+        if self._cancel_by is None or not in_progress(self.state):
+            return False
+        return self._loop.time() >= self._cancel_by or not self._attempts.are_running
 
     def _handing_back_is_due(self) -> bool:
         if self._stop_by is None:

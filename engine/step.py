@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Generic, Protocol
 
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from steplog.engine.context import Context
+from steplog.engine.policies import Cancelled
 
 
 class NoInput(BaseModel, frozen=True, extra="forbid"):
@@ -51,6 +52,9 @@ class AttemptChannel(Protocol):
 
     def progress(self, done: float, total: float | None, note: str | None) -> None:
         """Record how far the attempt is."""
+
+    def log(self, lines: Iterable[str]) -> None:
+        """Record lines of the attempt."""
 
     @property
     def cancelled(self) -> bool:
@@ -103,7 +107,23 @@ class Step(Job[I_co, C_co]):
         """Say how far the attempt is; recorded with each checkpoint, and otherwise about once a second."""
         self._channel.progress(done, total, note)
 
+    def log(self, *lines: str) -> None:
+        """Keep lines with the attempt, whatever becomes of it; recorded about once a second and at its end.
+
+        They are bounded: behind the last that fits, one line says how many were dropped.
+        """
+        self._channel.log(lines)
+
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt should stop: it timed out, or its worker is stopping."""
+        """Whether the attempt should stop: it timed out or was settled by hand, its job is cancelled, its worker stops.
+
+        A handler that returns has completed, cancelled or not: its effect has happened. One that stops half-way calls
+        `raise_if_cancelled`.
+        """
         return self._channel.cancelled
+
+    def raise_if_cancelled(self) -> None:
+        """Stop here if the attempt should stop: it then counts as interrupted, neither completed nor failed."""
+        if self._channel.cancelled:
+            raise Cancelled

@@ -141,8 +141,11 @@ class Worker:
                 logger.warning("heartbeat of worker %s failed: %s", self.worker_id, error)
                 continue
             for job_id, (claim, runner) in list(self._runners.items()):
-                if job_id in beat.jobs and beat.jobs[job_id][1] != claim.epoch:
-                    runner.lose_from_thread(f"epoch {beat.jobs[job_id][1]} has claimed it")
+                version, epoch = beat.jobs.get(job_id, (0, claim.epoch))
+                if epoch != claim.epoch:
+                    runner.lose_from_thread(f"epoch {epoch} has claimed it")
+                else:
+                    runner.look_again_from_thread(version)
 
     def _lose_all(self, why: str) -> None:
         self.takes_more = False

@@ -324,10 +324,11 @@ class SubStepSkipped(SubStepData):
 
 
 class SubStepInterrupted(AttemptData):
-    """An attempt's outcome is not known: its effect may have happened."""
+    """An attempt's outcome is not known: its effect may have happened. It runs again at `retry_at`, or at once."""
 
-    cause: Literal["owner died", "handed back", "commit unknown"]
+    cause: Literal["owner died", "handed back", "commit unknown", "cancelled"]
     worker_id: str
+    retry_at: str | None = None
 
 
 class SubStepReset(EventData):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
@@ -48,6 +48,7 @@ def begin(event: Event) -> State:
         epoch=0,
         wake_at=data.get("run_at"),
         requested=None,
+        requested_by=None,
         context=context,
         refused={},
         writers={name: {OPERATOR: event.version} for name in context},
@@ -78,9 +79,10 @@ def _released(state: State, event: Event, data: dict[str, Any]) -> None:
     state["worker_id"] = None
 
 
-def _requested(what: str) -> Rule:
+def _requested(what: Literal["pause", "cancel"]) -> Rule:
     def rule(state: State, event: Event, data: dict[str, Any]) -> None:
         state["requested"] = what
+        state["requested_by"] = {"by": data["by"], "reason": data.get("reason")}
 
     return rule
 
@@ -89,7 +91,7 @@ def _stop(state: State, status: Any, reason: str | None) -> None:
     state["status"] = status
     state["reason"] = reason
     state["worker_id"] = None
-    state["requested"] = None
+    state["requested"] = state["requested_by"] = None
 
 
 def _paused(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -122,7 +124,7 @@ def _reopened(state: State, event: Event, data: dict[str, Any]) -> None:
     state["reason"] = None
     state["error"] = None
     state["warnings"] = []
-    state["requested"] = None
+    state["requested"] = state["requested_by"] = None
     state["ended_at"] = None
 
 

@@ -26,6 +26,14 @@ class RetryPlan(TypedDict):
     jitter: float
 
 
+class WaitPlan(TypedDict):
+    """What a sub-step waits for instead of running a handler: time, or a signal, for so long at most."""
+
+    kind: Literal["sleep", "signal"]
+    signal: str | None
+    seconds: float | None
+
+
 class SubStepPlan(TypedDict):
     """A sub-step as declared. `after` are edges of order, `needs` edges of data, `defaults` the needs that may fail."""
 
@@ -38,6 +46,9 @@ class SubStepPlan(TypedDict):
     retry: RetryPlan
     timeout_s: NotRequired[float]
     on_interrupt: OnInterrupt
+    wait: NotRequired[WaitPlan]
+    default: NotRequired[Any]
+    """The result of a wait for a signal that did not come in time; without one, that is a failure."""
 
 
 class PhasePlan(TypedDict):

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
-REDUCER_VERSION = 3
+REDUCER_VERSION = 4
 """Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
 
 JobStatus = Literal[
@@ -120,8 +120,10 @@ class State(TypedDict):
     worker_id: str | None
     epoch: int
     wake_at: str | None
-    requested: str | None
-    """`pause` or `cancel` while that was asked for and is not done."""
+    requested: Literal["pause", "cancel"] | None
+    """What was asked of the job's owner and is not done."""
+    requested_by: dict[str, Any] | None
+    """Who asked, and why: `{by, reason}`."""
     context: dict[str, Any]
     refused: dict[str, dict[str, Any]]
     """By sub-step, context fields it wrote that something without an edge to it had written; a person decides."""

@@ -138,6 +138,9 @@ def _checkpointed(state: State, event: Event, data: dict[str, Any]) -> None:
 
 
 def _completed(state: State, event: Event, data: dict[str, Any]) -> None:
+    wait = _of(state, data)["wait"]
+    if wait and wait["signal"] in state["signals"] and data.get("by", "engine") == "engine":
+        _take_signal(state, wait["signal"])
     sub_step = _settled(state, event, data, "completed")
     sub_step["result"] = data.get("result")
     sub_step["seconds"] = data["seconds"]
@@ -146,6 +149,14 @@ def _completed(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step["cursor"] = sub_step["draft"] = None
     if "context_refused" in data:
         state["refused"][f"{data['phase']}/{data['sub_step']}"] = data["context_refused"]
+
+
+def _take_signal(state: State, name: str) -> None:
+    """The oldest one is what was waited for; another wait takes the next."""
+    left = state["signals"].get(name, [])[1:]
+    state["signals"] = {**state["signals"], name: left}
+    if not left:
+        del state["signals"][name]
 
 
 def _failed(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -174,6 +185,7 @@ def _skipped(state: State, event: Event, data: dict[str, Any]) -> None:
 def _interrupted(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step = _moved(state, data, "interrupted")
     sub_step["reason"] = data["cause"]
+    sub_step["retry_at"] = data.get("retry_at")
     if data["cause"] == "owner died":
         sub_step["interruptions"] += 1
 

@@ -9,11 +9,11 @@ import pytest
 
 from steplog import Retry, Workflow
 from steplog.engine import facts as fact
-from steplog.engine.decider import decide, in_progress
+from steplog.engine.decider import decide, in_progress, next_due
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.plan import plan_of
 from steplog.eventstore.clock import later
-from steplog.eventstore.events import Event, EventData, JobClaimed, JobCreated, JobResumed
+from steplog.eventstore.events import Event, EventData, JobClaimed, JobCreated, JobResumed, SubStepInterrupted
 from steplog.projections.evolve import Evolution, evolve
 from steplog.projections.plan import OnInterrupt, Shape
 
@@ -117,9 +117,50 @@ def test_the_third_death_of_its_owner_parks_the_job() -> None:
     job = flaky()
     job.die()
     job.die()
+    assert names(job.decide()) == ["SubStepStarted"]
 
     assert names(job.die()) == ["SubStepInterrupted", "JobParked"]
     assert job.state["reason"] == "crash loop: main/charge was interrupted 3 times"
+
+
+def test_after_its_second_death_a_sub_step_waits_before_it_runs_again() -> None:
+    job = flaky()
+    assert names(job.die()) == ["SubStepInterrupted", "SubStepStarted"]
+
+    (interrupted,) = job.die()
+
+    assert isinstance(interrupted, SubStepInterrupted)
+    assert interrupted.retry_at == later(job.state["recorded_at"], 1.0)
+    assert next_due(job.state, job.state["recorded_at"]) == interrupted.retry_at
+
+
+def test_of_several_that_may_have_killed_their_owner_one_runs_at_a_time() -> None:
+    wf = Workflow("suspects")
+    for name in ("one", "two", "three"):
+        wf.sub_step(name=name)(lambda: None)
+    job = Job(wf)
+    job.die()
+    job.die()
+
+    assert [of.sub_step for of in in_progress(job.state)] == []
+    job.decide()
+    assert [of.sub_step for of in in_progress(job.state)] == ["one"]
+    job.complete("one")
+    assert [of.sub_step for of in in_progress(job.state)] == ["two"]
+
+
+def test_only_the_one_that_ran_alone_counts_a_third_death() -> None:
+    wf = Workflow("suspects")
+    for name in ("killer", "innocent"):
+        wf.sub_step(name=name)(lambda: None)
+    job = Job(wf)
+    job.die()
+    job.die()
+    job.decide()
+
+    assert names(job.die()) == ["SubStepInterrupted", "JobParked"]
+    counted = {name: step["interruptions"] for name, step in job.state["phases"]["main"]["sub_steps"].items()}
+    assert counted == {"killer": 3, "innocent": 2}
 
 
 def test_being_handed_back_is_not_counted() -> None:

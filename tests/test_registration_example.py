@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -295,6 +295,9 @@ class Reports:
 
     def progress(self, done: float, total: float | None, note: str | None) -> None:
         self.done.append(done)
+
+    def log(self, lines: Iterable[str]) -> None:
+        raise AssertionError(list(lines))
 
 
 def import_menu(work: Path, cursor: Any) -> Reports:
