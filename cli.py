@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import operating
-from steplog.commands.sharing import config_of, console_of, job_argument, open_at, store_of, view_of
+from steplog.commands import operating, time_travel
+from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
 
@@ -202,7 +202,7 @@ def list_jobs(console: Console, /, limit: int, cursor: str | None, **filters: An
 
 @main.command()
 @job_argument
-@click.option("--at", metavar="VERSION|TIME", help="As of an event's number, or of a time (2h ago, ISO 8601).")
+@at_option
 @click.option("--context", is_flag=True, help="Only the job's context.")
 @click.option("--raw", is_flag=True, help="The whole folded state, as JSON.")
 @console_of
@@ -265,7 +265,7 @@ def events(
 @main.command()
 @job_argument
 @click.option("--until", type=version_option, metavar="VERSION", help="Stop there.")
-@click.option("--step-through", is_flag=True, help="Show the job after each event, and wait for a key.")
+@click.option("--step-through", is_flag=True, help="Show the job after each event: Enter goes on, q stops.")
 @console_of
 def replay(console: Console, job: str, until: int | None, step_through: bool) -> None:
     """Fold a job's history again, event by event, and compare the outcome with what the store shows of the job."""
@@ -287,25 +287,34 @@ def replay(console: Console, job: str, until: int | None, step_through: bool) ->
         shown.conclude(view_of(console, store, state, past=True), compared=whole)
 
 
+for command in time_travel.COMMANDS:
+    main.add_command(command)
+
+
 @main.command("resume-point")
 @job_argument
+@at_option
 @console_of
-def show_resume_point(console: Console, job: str) -> None:
-    """Show what of a job would run next, and why, and with which context."""
+def show_resume_point(console: Console, job: str, at: str | None) -> None:
+    """Show what of a job would run next, and why, and with which context, now or as it was."""
     from steplog.engine.history import load
     from steplog.engine.lookup import find_job
     from steplog.projections.resume_point import resume_point
+    from steplog.terminal.arguments import read_version
     from steplog.terminal.next_steps import resume_point_lines
 
     with store_of(console) as store:
-        state = load(store, find_job(store, job)).state
+        job_id = find_job(store, job)
+        until = read_version(store, job_id, at) if at else None
+        state = load(store, job_id, until).state
         point = resume_point(state)
         if console.output != "table":
             console.document(point)
             return
-        view = view_of(console, store, state)
+        view = view_of(console, store, state, past=until is not None)
         console.lines(resume_point_lines(point, view))
-        _advise(console, view)
+        if until is None:
+            _advise(console, view)
 
 
 # --- the store, the settings -----------------------------------------------------------------------------------------

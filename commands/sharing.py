@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 console_of = click.make_pass_decorator(Console, ensure=True)
 job_argument = click.argument("job")
+at_option = click.option(
+    "--at", metavar="VERSION|TIME", help="As of an event's number, or of a time (2h ago, ISO 8601)."
+)
 
 
 def config_of(console: Console) -> Config:

@@ -55,12 +55,12 @@ def read_query(filters: Mapping[str, Any], before: str | None, limit: int, now: 
     return HeadQuery(**given, tags=tags, since=at, before=before, limit=limit + 1)
 
 
-def read_version(store: Store, job_id: str, at: str) -> int:
+def read_version(store: Store, job_id: str, at: str, option: str = "--at") -> int:
     """The job's version that a number or a time names."""
     last = store.head(job_id).version
-    given = int(at) if at.isdecimal() else version_at(store, job_id, _instant(at, store.now(), "--at"))
+    given = int(at) if at.isdecimal() else version_at(store, job_id, _instant(at, store.now(), option))
     if not 1 <= given <= last:
-        raise click.BadParameter(f"{at} is none of the job's versions 1 to {last}", param_hint="'--at'")
+        raise click.BadParameter(f"{at} is none of the job's versions 1 to {last}", param_hint=f"'{option}'")
     return given
 
 

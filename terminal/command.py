@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -50,6 +51,13 @@ class Command(click.Command):
                     formatter.write_dl(shown)
         if isinstance(self, click.Group):
             self.format_commands(ctx, formatter)
+
+
+class PictureCommand(Command):
+    """A command whose `-o` also takes a file to write a picture to."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [_OUTPUT_OR_PICTURE if param is _OUTPUT else param for param in super().get_params(ctx)]
 
 
 class Group(Command, click.Group):
@@ -115,7 +123,7 @@ def _remember(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
     console = ctx.ensure_object(Console)
     if option.name and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
         given = (*console.modules, *value) if option.name == "modules" else value
-        setattr(console, option.name, given)
+        setattr(console, "picture" if isinstance(value, Path) else option.name, given)
         if option.name == "verbose":
             _log_to_stderr("steplog", logging.DEBUG)
     return value
@@ -129,10 +137,29 @@ def _option(*names: str, **settings: Any) -> click.Option:
     return click.Option(names, expose_value=False, is_eager=True, callback=_remember, **settings)
 
 
+class _OutputOrPicture(click.Choice[str]):
+    """One of the choices, or a file by its name's end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and value.lower().endswith(".svg"):
+            return Path(value)
+        return super().convert(value, param, ctx)
+
+
+_OUTPUTS = ("table", "json", "jsonl")
+_OUTPUT = _option("-o", "--output", type=click.Choice(_OUTPUTS), help="For people, or as JSON.")
+_OUTPUT_OR_PICTURE = _option(
+    "-o",
+    "--output",
+    type=_OutputOrPicture(_OUTPUTS),
+    metavar="[table|json|jsonl|FILE.svg]",
+    help="For people, as JSON, or as a picture: what ends in .svg is the file to write.",
+)
+
 _OPTIONS = [
     _option("--db", metavar="URL", help="The store: sqlite:///FILE or postgresql://…"),
     _option("--module", "modules", multiple=True, metavar="MODULE", help="Where workflows are declared; repeatable."),
-    _option("-o", "--output", type=click.Choice(["table", "json", "jsonl"]), help="For people, or as JSON."),
+    _OUTPUT,
     _option("--utc", is_flag=True, help="Times as RFC 3339 UTC instead of relative ones."),
     _option("--no-color", is_flag=True, help="No colours (as with NO_COLOR set)."),
     _option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),

@@ -8,7 +8,10 @@ import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TextIO
+
+import click
 
 from steplog.terminal.look import Look
 from steplog.terminal.text import escape, escape_json, masked, shorten
@@ -23,6 +26,8 @@ class Console:
     db: str | None = None
     modules: tuple[str, ...] = ()
     output: Output = "table"
+    picture: Path | None = None
+    """The file that `-o FILE.svg` names."""
     utc: bool = False
     no_color: bool = False
     quiet: bool = False
@@ -42,10 +47,14 @@ class Console:
         """How stderr is written to."""
         return Look.of(sys.stderr, colour=not self.no_color, utc=self.utc)
 
+    @property
+    def columns(self) -> int | None:
+        """How wide the terminal is that stdout is; None where it is none."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
     def lines(self, lines: Iterable[str]) -> None:
         """Data for people; on a terminal a line ends at its edge."""
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        look = self.look
+        columns, look = self.columns, self.look
         for line in lines:
             _write(sys.stdout, f"{shorten(line, columns, look.ellipsis) if columns else line}\n")
 
@@ -64,6 +73,15 @@ class Console:
             _write(sys.stdout, f"{before}{_json(value, sys.stdout)}")
             before = ",\n"
         _write(sys.stdout, "[]\n" if before == "[\n" else "\n]\n")
+
+    def draw(self, picture: str) -> None:
+        """Write the picture to the file that was named. Raises click.BadParameter where that cannot be."""
+        assert self.picture is not None
+        try:
+            self.picture.write_text(picture, encoding="utf-8")
+        except OSError as error:
+            raise click.BadParameter(f"{self.picture}: {error.strerror}", param_hint="'-o'") from error
+        self.note(f"wrote {self.picture}")
 
     def flush(self) -> None:
         """Let a reader have what was written."""

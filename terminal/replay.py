@@ -72,11 +72,11 @@ class Replay:
 
 
 def key_by_key(steps: Steps, view: Callable[[State], View]) -> Iterator[tuple[Event, State]]:
-    """The steps one at a time: the job's tree is shown below until a key asks for the next, or `q` for no more."""
+    """The steps one at a time: the job's tree is shown below until Enter asks for the next, or `q` for no more."""
     screen = Screen(sys.stdout)
     for event, state in steps:
         yield event, state
-        screen.draw([*tree(view(state)), "any key: the next event, q: stop"])
+        screen.draw([*tree(view(state)), "Enter: the next event, q: stop"])
         key = click.getchar()
         screen.clear()
         if key in ("q", "Q", "\x1b"):
