@@ -10,9 +10,12 @@ import math
 import selectors
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from steplog.testing.clock import VirtualClock
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 class Deadlock(RuntimeError):
@@ -36,9 +39,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.clock.monotonic()
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
         """Call it now; the future is done."""
-        called: asyncio.Future[Any] = self.create_future()
+        called: asyncio.Future[T] = self.create_future()
         try:
             called.set_result(func(*args))
         except Exception as error:
@@ -48,8 +51,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def turn(self) -> None:
         """Called before each round of what is ready."""
 
+    def is_awaited_outside(self, files: int) -> bool:
+        """Whether a thread, or one of so many open files, is to be waited for, really and up to the next timer.
 
-class _NoWaiting(selectors.SelectSelector):
+        Asked where nothing is ready. If not, time jumps.
+        """
+        return False
+
+
+class _NoWaiting(selectors.DefaultSelector):
     """Waits by moving the loop's clock."""
 
     def __init__(self, loop: VirtualLoop) -> None:
@@ -57,12 +67,19 @@ class _NoWaiting(selectors.SelectSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        found: list[Any] = []
+        if (timeout is None or timeout > 0) and self._loop.is_awaited_outside(len(self.get_map()) - 1):
+            found = super().select(timeout)
+        if not found:
+            self._pass_time(timeout)
+        self._loop.turn()
+        return found
+
+    def _pass_time(self, timeout: float | None) -> None:
         if timeout is None:
             raise Deadlock([_where(task) for task in asyncio.all_tasks(self._loop)])
         if timeout > 0:  # up to the next microsecond: a timer is never early
             self._loop.clock.advance(math.ceil(timeout * 1e6) / 1e6)
-        self._loop.turn()
-        return []
 
 
 def _where(task: asyncio.Task[Any]) -> str:
