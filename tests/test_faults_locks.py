@@ -42,6 +42,8 @@ def test_overlapping_batches_of_three_writers_do_not_deadlock(
         codes: list[Code] = []
         with closing(PostgresStore(postgres_dsn, schema=postgres_schema)) as store:
             for value in range(BATCHES):
+                if value % 10 == 0:
+                    assert deadlocks(postgres_dsn) == before
                 batch = [replace(job.next(value), expected=job.end) for job in order]
                 codes += [answer.code for answer in store.append(batch)]
         return codes
