@@ -1,0 +1,272 @@
+"""A worker's process as far as a test needs one: a loop on the virtual clock that can be killed at any append.
+
+What a killed process was doing is dropped as it is: no handler of it goes on, or cleans up, before it is buried. What
+it had appended stays in the store, what it had open there is undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, TypeVar, TypeVarTuple, cast
+
+from steplog.engine.definition import AnyDefinition, AnySubStep
+from steplog.engine.jobs import prepare
+from steplog.engine.runner import Owned, Runner
+from steplog.engine.worker import Worker
+from steplog.eventstore.events import NewEvent
+from steplog.eventstore.process_identity import own_identity
+from steplog.eventstore.store import Answer, Append, Code, Store, StoreTransaction
+from steplog.eventstore.writer import Item, Mailbox, Outcome, Writer
+from steplog.projections.plan import Key
+from steplog.projections.state import State
+from steplog.testing.clock import VirtualClock
+from steplog.testing.loop import Deadlock, VirtualLoop
+from steplog.testing.memory import MemoryStore
+from steplog.testing.rewiring import Provider, rewired
+from steplog.testing.threads import Killed, Threads, through_gate
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+_ENDING_S_MAX = 10.0
+
+
+class Fate:
+    """Whether a process is killed, and where."""
+
+    def kills_before(self, events: Sequence[NewEvent]) -> bool:
+        """Whether it dies as it is about to append them."""
+        return False
+
+    def kills_after(self, events: Sequence[NewEvent]) -> bool:
+        """Whether it dies as soon as they are durable. Asked of every append."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the processes of a test have in common."""
+
+    store: MemoryStore
+    clock: VirtualClock
+    replacements: Mapping[Provider, Any]
+    """By provider, what handlers get in place of what it opens."""
+
+
+class Process:
+    """One worker, on one loop, with one job. Used in one thread; `bury` ends it."""
+
+    def __init__(self, around: Surroundings, definition: AnyDefinition, fate: Fate) -> None:
+        self.calls: Counter[Key] = Counter()
+        """How often each handler was called."""
+        self.is_dead = False
+        store, clock = around.store, around.clock
+        self._store = store
+        self._fate = fate
+        self._definition = rewired(definition, around.replacements, self._watched)
+        self._threads = Threads()
+        self._open: list[StoreTransaction] = []
+        self._runner: Runner | None = None
+        self._loop = _Loop(clock, self)
+        self._worker = Worker(cast(Store, _StoreOfProcess(store, self)), clock=clock)
+        self._worker.writer.close()
+        self._worker.writer = _WritesAtOnce(store, self)
+        store.register_worker(own_identity(self._worker.worker_id), self._worker.settings.lease_s)
+
+    # --- its life ----------------------------------------------------------------------------------------------------
+
+    def create_and_run(self, input: Any) -> str:
+        """Run a new job of that recorded input; its id. Raises Deadlock where a handler waits for ever."""
+        owned, new_job = prepare(self._worker, self._definition, input, None)
+
+        async def main() -> State:
+            await self._worker.outbox().create(new_job)
+            return await self._run(owned)
+
+        self._live(main())
+        return new_job.job_id
+
+    def claim_and_run(self, job_id: str, resume_by: str | None = None) -> None:
+        """Take the job over and run it on."""
+
+        async def main() -> State:
+            return await self._run(self._worker.claim(job_id, self._definition, resume_by=resume_by))
+
+        self._live(main())
+
+    async def _run(self, owned: Owned) -> State:
+        self._runner = self._worker.runner(owned)
+        return await self._runner.run()
+
+    def _live(self, main: Coroutine[Any, Any, State]) -> None:
+        task = self._loop.create_task(main, name="main")
+        task.add_done_callback(self._stop)
+        try:
+            self._go_on()
+        finally:
+            task.remove_done_callback(self._stop)
+        if self.is_dead:
+            self._threads.await_standstill()
+        else:
+            task.result()
+
+    def _go_on(self) -> None:
+        try:
+            self._loop.run_forever()
+        except Deadlock:
+            if self._runner is None or _runs_something(self._runner.state):
+                raise
+            self._runner.stop(0.0)  # the job waits for a signal, which nobody sends while it runs
+            self._loop.run_forever()
+
+    def _stop(self, main: asyncio.Task[State]) -> None:
+        self._loop.stop()
+
+    # --- its death ---------------------------------------------------------------------------------------------------
+
+    def dies_before(self, events: Sequence[NewEvent]) -> bool:
+        """Whether it is dead, so that they are not appended."""
+        if not self.is_dead and self._fate.kills_before(events):
+            self.die()
+        return self.is_dead
+
+    def dies_after(self, events: Sequence[NewEvent]) -> bool:
+        """Whether it is dead, so that nobody in it hears of their being durable."""
+        if not self.is_dead and self._fate.kills_after(events):
+            self.die()
+        return self.is_dead
+
+    def die(self) -> None:
+        """In the loop's thread: nothing of it goes on."""
+        self.is_dead = True
+        self._threads.die()
+        self._loop.stop()
+        for transaction in self._open:
+            transaction.roll_back()
+        self._store.kill_worker(self._worker.worker_id)
+
+    def bury(self) -> None:
+        """Let whatever is left of it clean up, and end."""
+        self._threads.bury()
+        if self.is_dead:
+            self._loop.set_exception_handler(lambda loop, said: None)
+        else:
+            self._store.retire_worker(self._worker.worker_id)
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left, timeout=_ENDING_S_MAX))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    # --- what runs in it ---------------------------------------------------------------------------------------------
+
+    def sub_steps_running(self) -> list[AnySubStep]:
+        """Those with an attempt that is not over: its task has their name."""
+        names = [task.get_name().rpartition("#")[0] for task in asyncio.all_tasks(self._loop)]
+        return [self._definition.sub_steps[name] for name in names if name in self._definition.sub_steps]
+
+    def opened(self, transaction: StoreTransaction) -> StoreTransaction:
+        """A handler's transaction, in the handler's thread."""
+        self._open.append(transaction)
+        if self.is_dead:
+            transaction.roll_back()
+        self._threads.stand_still_if_dead()
+        return cast(StoreTransaction, _TransactionOfProcess(transaction, self))
+
+    def _watched(self, key: Key, sub_step: AnySubStep) -> Callable[..., Any]:
+        async def called(*args: Any, **kwargs: Any) -> Any:
+            self.calls[key] += 1
+            return await sub_step.handler(*args, **kwargs)
+
+        def called_in_thread(*args: Any, **kwargs: Any) -> Any:
+            with self._threads.going(key):
+                self.calls[key] += 1
+                if sub_step.bindings.wants_step:
+                    through_gate(args[0], self._threads)
+                return sub_step.handler(*args, **kwargs)
+
+        return called if sub_step.bindings.is_async else called_in_thread
+
+
+def _runs_something(state: State) -> bool:
+    return any(phase["in_progress"] for phase in state["phases"].values())
+
+
+class _Loop(VirtualLoop):
+    """Waits really for plain handlers, and for files that a running handler has open."""
+
+    def __init__(self, clock: VirtualClock, process: Process) -> None:
+        super().__init__(clock)
+        self._process = process
+
+    def is_awaited_outside(self, files: int) -> bool:
+        return any(files or not sub_step.bindings.is_async for sub_step in self._process.sub_steps_running())
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
+        try:
+            return super().run_in_executor(executor, func, *args)
+        except Killed:
+            return self.create_future()  # nobody hears of it
+
+
+class _WritesAtOnce(Writer):
+    """A writer without a thread and without a queue."""
+
+    def __init__(self, store: MemoryStore, process: Process) -> None:
+        self._memory = store
+        self._process = process
+
+    def offer(self, item: Item, mailbox: Mailbox) -> bool:
+        if not self._process.dies_before(item.events):
+            outcome = self._stored(item)
+            is_stored = outcome.code is Code.STORED if isinstance(outcome, Answer) else isinstance(outcome, str)
+            if not (is_stored and self._process.dies_after(item.events)):
+                mailbox.deliver([(item, outcome)])
+        return True
+
+    def _stored(self, item: Item) -> Outcome:
+        (outcome,) = self._memory.append([item]) if isinstance(item, Append) else self._memory.create_many([item])
+        return outcome
+
+
+class _StoreOfProcess:
+    """The store, as the process reaches it."""
+
+    def __init__(self, store: MemoryStore, process: Process) -> None:
+        self._store = store
+        self._process = process
+
+    def begin(self, timeout_s: float | None = None) -> StoreTransaction:
+        return self._process.opened(self._store.begin(timeout_s))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+class _TransactionOfProcess:
+    """A handler's transaction: its commit is an append too."""
+
+    def __init__(self, transaction: StoreTransaction, process: Process) -> None:
+        self._transaction = transaction
+        self._process = process
+        self._appended: Sequence[NewEvent] = ()
+
+    def append(self, item: Append) -> Answer:
+        self._appended = item.events
+        return self._transaction.append(item)
+
+    def commit(self) -> None:
+        if self._process.dies_before(self._appended):
+            raise Killed
+        self._transaction.commit()
+        if self._process.dies_after(self._appended):
+            raise Killed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transaction, name)
