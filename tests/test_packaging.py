@@ -84,3 +84,8 @@ def test_the_wheel_carries_the_licence(shipped: set[str]) -> None:
 def test_the_installed_distribution_offers_the_command() -> None:
     (command,) = distribution("steplog").entry_points.select(group="console_scripts")
     assert (command.name, command.value) == ("steplog", "steplog.cli:main")
+
+
+def test_the_installed_distribution_offers_the_pytest_plugin() -> None:
+    (plugin,) = distribution("steplog").entry_points.select(group="pytest11")
+    assert (plugin.name, plugin.value) == ("steplog", "steplog.testing.plugin")
