@@ -163,5 +163,6 @@ def _event(event: Event) -> Happened:
 
 
 def _began(divergence: Divergence) -> tuple[int, int]:
+    """The earlier of its versions, then that of the first job."""
     versions = [event["version"] for event in (divergence["a"], divergence["b"]) if event]
-    return min(versions), max(versions)
+    return min(versions), versions[0]

@@ -28,7 +28,10 @@ _COLUMN = 7.3
 """Pixels that a character of the picture's font takes."""
 _BAR_MIN = 2.5
 
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_UNSEEN = re.compile(
+    r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+"""What no XML may contain, and what would turn the text around it."""
 
 _TEMPLATE = Template("""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" height="$height" role="img">
@@ -229,5 +232,5 @@ def _cut(text: str, columns: int) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that XML can hold: markup is written out, and what no document may contain is replaced."""
-    return escape(_NO_XML.sub("\ufffd", text))
+    """Text that stays text: markup is written out, and what must not be in it is replaced."""
+    return escape(_UNSEEN.sub("\ufffd", text))

@@ -18,7 +18,7 @@ _NOTES_MIN = 21
 _TICK_COLUMNS = 9
 _INDENT = 2
 
-_CELLS = {
+_CELLS: dict[str, tuple[str, str, str | None]] = {
     "completed": ("█", "#", "green"),
     "failed": ("▒", "x", "red"),
     "interrupted": ("▚", "?", "yellow"),
@@ -41,8 +41,9 @@ def timeline_lines(timeline: Timeline, name: str, look: Look, columns: int) -> l
     label_columns = min(max(map(width, labels), default=0) + _INDENT, _LABELS_MAX)
     notes = [_note(line, timeline) for phase in timeline["phases"] for line in phase["sub_steps"]]
     columns = max(columns, COLUMNS_MIN)
-    note_columns = min(max(map(width, notes), default=0), max(columns // 4, _NOTES_MIN))
-    bar_columns = max(columns - label_columns - note_columns - 4, _BAR_MIN)
+    room = columns - label_columns - 4
+    note_columns = min(max(map(width, notes), default=0), max(columns // 4, _NOTES_MIN), room - _BAR_MIN)
+    bar_columns = room - note_columns
     lines = [_header(timeline, name, look), f"{' ' * (label_columns + 2)}{_scale(axis, bar_columns)}"]
     used: set[str] = set()
     for phase in timeline["phases"]:
@@ -53,7 +54,7 @@ def timeline_lines(timeline: Timeline, name: str, look: Look, columns: int) -> l
             label = shorten(f"{' ' * _INDENT}{one_line(line['name'])}", label_columns, look.ellipsis)
             note = shorten(_note(line, timeline), note_columns, look.ellipsis)
             lines.append(f"{pad(label, label_columns)}  {_painted(cells, look)}  {note}".rstrip())
-    lines += [*_gap_lines(timeline, look), _legend(used, look)]
+    lines += [*_gap_lines(timeline, look), *_legend(used, look, columns)]
     return [look.fit(line) for line in lines if line]
 
 
@@ -103,7 +104,8 @@ def _painted(cells: list[str], look: Look) -> str:
 
 
 def _sign(kind: str, look: Look) -> str:
-    return _CELLS[kind][0 if look.unicode else 1]
+    glyph, ascii, _ = _CELLS[kind]
+    return glyph if look.unicode else ascii
 
 
 def _note(line: SubStepLine, timeline: Timeline) -> str:
@@ -132,6 +134,12 @@ def _gap_lines(timeline: Timeline, look: Look) -> Iterator[str]:
             yield f"{look.glyph(gap['cause'])} {gap['cause']} for {duration(seconds)}{reason}"
 
 
-def _legend(used: set[str], look: Look) -> str:
+def _legend(used: set[str], look: Look, columns: int) -> Iterator[str]:
     words = [f"{_sign(kind, look)} {_WORDS.get(kind, kind)}" for kind in _CELLS if kind in used and kind != " "]
-    return look.dim("  ".join(words))
+    line = ""
+    for word in words:
+        if line and width(f"{line}  {word}") > columns:
+            yield look.dim(line)
+            line = ""
+        line = f"{line}  {word}" if line else word
+    yield look.dim(line)
