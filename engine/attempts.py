@@ -99,10 +99,20 @@ class Attempts:
 
     def abandon_all_but(self, going: Collection[AttemptId]) -> None:
         """Stop attempts that a person settled: what their handlers still say comes late."""
-        for channel, supervisor in self._supervisors.items():
-            if channel.of not in going and not channel.is_over:
-                self._set_aside(channel)
-                supervisor.cancel()
+        for channel in self._supervisors:
+            if channel.of not in going:
+                self._abandon(channel)
+
+    def abandon(self, of: AttemptId) -> None:
+        """Stop that attempt, if its handler still runs: it has been settled."""
+        for channel in self._supervisors:
+            if channel.of == of:
+                self._abandon(channel)
+
+    def _abandon(self, channel: Channel) -> None:
+        if not channel.is_over:
+            self._set_aside(channel)
+            self._supervisors[channel].cancel()
 
     @property
     def are_running(self) -> bool:

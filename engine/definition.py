@@ -77,6 +77,7 @@ class Options:
         optional: bool = False,
         retry: Retry | int | None = None,
         timeout: Duration | None = None,
+        deadline: Duration | None = None,
         on_interrupt: OnInterrupt = "retry",
         wait: WaitPlan | None = None,
     ) -> None:
@@ -93,6 +94,7 @@ class Options:
         self.retry = retry_of(retry)
         self.on_interrupt: OnInterrupt = on_interrupt
         self.timeout_s = None if timeout is None else seconds_of(timeout)
+        self.deadline_s = None if deadline is None else seconds_of(deadline)
         for edge in self.after:
             if not isinstance(edge, Produces):
                 raise DefinitionError(f"after= takes sub-steps, not {edge!r}")
@@ -162,6 +164,7 @@ class Declares(ABC, Generic[I, C]):
         optional: bool = False,
         retry: Retry | int | None = None,
         timeout: Duration | None = None,
+        deadline: Duration | None = None,
         on_interrupt: OnInterrupt = "retry",
     ) -> Decorator[I, C]: ...
     def sub_step(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -169,8 +172,8 @@ class Declares(ABC, Generic[I, C]):
 
         `name` where the function's is not the wanted one; `after` sub-steps that must have settled first; `when` a
         condition on input and context, asked once; `optional` failures are tolerated; `retry` attempts in all;
-        `timeout` of each attempt; `on_interrupt` what becomes of one whose owner died or had to stop. Raises
-        DefinitionError.
+        `timeout` of each attempt; `deadline` of all attempts and what lies between them; `on_interrupt` what becomes of
+        one whose owner died or had to stop. Raises DefinitionError.
         """
         decorator: Decorator[I, C] = Decorator(self._declare, Options(**options))
         return decorator if handler is None else decorator(handler)
@@ -264,11 +267,14 @@ class Phase(Declares[I, C]):
 class Definition(Declares[I, C]):
     """A workflow's shape: everything that deciding and running need to know of it."""
 
-    def __init__(self, name: str, input_type: type[I], context_type: type[C], version: str) -> None:
+    def __init__(
+        self, name: str, input_type: type[I], context_type: type[C], version: str, deadline: Duration | None = None
+    ) -> None:
         self.name = _named(name, "workflow")
         self.version = version
         self.input_type = input_type
         self.context_type = context_type
+        self.deadline_s = None if deadline is None else seconds_of(deadline)
         _check_context(context_type, name)
         self.phases: dict[str, Phase[I, C]] = {}
         self.sub_steps: dict[Key, AnySubStep] = {}

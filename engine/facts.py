@@ -106,5 +106,7 @@ class Situation(NamedTuple):
     """The worker stops: nothing new starts."""
     answers: Mapping[Key, Answer] = MappingProxyType({})
     """What conditions have said that is not recorded yet."""
+    unfit: Mapping[tuple[Key, str], ErrorData] = MappingProxyType({})
+    """By sub-step that waits and id of a signal, why the payload is not what the sub-step waits for."""
     interruptions_max: int = 3
     """Interruptions of one sub-step by its owner's death before the job parks."""

@@ -21,6 +21,8 @@ def plan_of(definition: AnyDefinition) -> Plan:
         if not definition.phases:
             raise DefinitionError(f"workflow {definition.name} declares no sub-step")
         definition.plan = Plan(phases=[_phase_plan(phase) for phase in definition.phases.values()])
+        if definition.deadline_s is not None:
+            definition.plan["deadline_s"] = definition.deadline_s
     return definition.plan
 
 
@@ -75,6 +77,8 @@ def _sub_step_plan(sub_step: AnySubStep) -> SubStepPlan:
     )
     if options.timeout_s is not None:
         plan["timeout_s"] = options.timeout_s
+    if options.deadline_s is not None:
+        plan["deadline_s"] = options.deadline_s
     if options.wait is not None:
         plan["wait"] = options.wait
     if options.has_default:

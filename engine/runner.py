@@ -23,6 +23,7 @@ from steplog.engine import facts as fact
 from steplog.engine.attempts import Attempts, error_data, message_of
 from steplog.engine.context import open_draft
 from steplog.engine.decider import Decision, decide, in_progress, next_due
+from steplog.engine.deciding.deadlines import job_is_late
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import LogRegressed, OwnershipLost
 from steplog.engine.facts import AttemptId, Fact, Situation
@@ -38,7 +39,7 @@ from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
-from steplog.eventstore.events import Event, EventData, SubStepData, SubStepStarted
+from steplog.eventstore.events import Event, EventData, SubStepData, SubStepFailed, SubStepStarted
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
@@ -122,7 +123,6 @@ class Runner:
 
     async def _run(self) -> State:
         try:
-            self._cancel_if_asked()
             while self.state["status"] == "running":
                 if self._known_version > self._position.version:
                     async with self.turn:
@@ -133,6 +133,7 @@ class Runner:
                     continue
                 self._inbox.acknowledge(entries, decision.unrecorded)
                 self._follow(decision.events)
+                self._cancel_if_due()
                 if self.state["status"] == "running" and not self._inbox.entries():
                     if self._handing_back_is_due():
                         await self._attempts.close()
@@ -289,11 +290,12 @@ class Runner:
         if tail:
             self._position = position_of(tail[-1])
             self._attempts.abandon_all_but(in_progress(self.state))
-            self._cancel_if_asked()
 
-    def _cancel_if_asked(self) -> None:
-        """Ask what runs to stop, and give it some time for that."""
-        if self.state["requested"] == "cancel" and self._cancel_by is None:
+    def _cancel_if_due(self) -> None:
+        """Where the job is cancelled, or has had its time: ask what runs to stop, and give it some time for that."""
+        if self._cancel_by is None and (
+            self.state["requested"] == "cancel" or job_is_late(self.state, self._decided_at)
+        ):
             self._cancel_by = self._loop.time() + self._settings.grace_s
             self._attempts.cancel_all()
 
@@ -383,10 +385,12 @@ class Runner:
         self._store_state()
 
     def _start(self, events: Sequence[EventData]) -> None:
-        for started in events:
-            if isinstance(started, SubStepStarted):
-                of = AttemptId(started.phase, started.sub_step, started.generation, started.attempt)
+        for event in events:
+            if isinstance(event, SubStepStarted):
+                of = AttemptId(event.phase, event.sub_step, event.generation, event.attempt)
                 self._attempts.start(of, self.state, self._shape.sub_steps[of.key].get("timeout_s"))
+            elif isinstance(event, SubStepFailed):  # where its deadline has passed, its handler still runs
+                self._attempts.abandon(AttemptId(event.phase, event.sub_step, event.generation, event.attempt))
 
     # --- wait, hand back ---------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from steplog.engine.context import Context
 from steplog.engine.definition import Definition
 from steplog.engine.handle import JobHandle
 from steplog.engine.jobs import run_blocking, run_here
+from steplog.engine.policies import Duration
 from steplog.engine.step import NoInput
 from steplog.eventstore.store import Store
 
@@ -23,19 +24,42 @@ class Workflow(Definition[I, C]):
     """The declared shape of a job: phases of sub-steps, its input and its context."""
 
     @overload
-    def __init__(self: Workflow[NoInput, Context], name: str, *, version: str = "1") -> None: ...
-    @overload
     def __init__(
-        self: Workflow[NoInput, C_given], name: str, *, context: type[C_given], version: str = "1"
+        self: Workflow[NoInput, Context], name: str, *, version: str = "1", deadline: Duration | None = None
     ) -> None: ...
     @overload
-    def __init__(self: Workflow[I_given, Context], name: str, *, input: type[I_given], version: str = "1") -> None: ...
-    @overload
-    def __init__(self, name: str, *, input: type[I], context: type[C], version: str = "1") -> None: ...
     def __init__(
-        self, name: str, *, input: type[Any] = NoInput, context: type[Any] = Context, version: str = "1"
+        self: Workflow[NoInput, C_given],
+        name: str,
+        *,
+        context: type[C_given],
+        version: str = "1",
+        deadline: Duration | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Workflow[I_given, Context],
+        name: str,
+        *,
+        input: type[I_given],
+        version: str = "1",
+        deadline: Duration | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, name: str, *, input: type[I], context: type[C], version: str = "1", deadline: Duration | None = None
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: type[Any] = NoInput,
+        context: type[Any] = Context,
+        version: str = "1",
+        deadline: Duration | None = None,
     ) -> None:
-        super().__init__(name, cast("type[I]", input), cast("type[C]", context), version)
+        """`deadline` is how long a job may take: after it, it fails and waits for a person."""
+        super().__init__(name, cast("type[I]", input), cast("type[C]", context), version, deadline)
 
     @overload
     def run(

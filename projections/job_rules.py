@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from steplog.eventstore.clock import later
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
 from steplog.projections.context_rules import OPERATOR, write_context, writer_of
 from steplog.projections.plan import Plan
-from steplog.projections.state import State, SubStepState, dependents_of, new_phases
+from steplog.projections.state import State, SubStepState, deadlines_of, dependents_of, new_phases
 from steplog.projections.sub_step_rules import status_changes, wake
 
 Rule = Callable[[State, Event, dict[str, Any]], None]
@@ -57,6 +58,8 @@ def begin(event: Event) -> State:
         done=0,
         total=sum(len(phase["sub_steps"]) for phase in data["plan"]["phases"]),
         dependents=dependents_of(data["plan"]),
+        deadlines=deadlines_of(data["plan"]),
+        deadline_at=_deadline_at(data["plan"], data.get("run_at") or event.recorded_at),
         phases=new_phases(data["plan"]),
     )
 
@@ -64,6 +67,10 @@ def begin(event: Event) -> State:
 def _origin(data: dict[str, Any]) -> dict[str, Any]:
     parent = {"job_id": data["from_job_id"], "version": data["from_version"], "hash": data["parent_hash"]}
     return {**parent, "inherited": data["inherited"], "missing": data["inherited"]}
+
+
+def _deadline_at(plan: Plan, since: str) -> str | None:
+    return later(since, plan["deadline_s"]) if "deadline_s" in plan else None
 
 
 def _claimed(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -126,10 +133,13 @@ def _reopened(state: State, event: Event, data: dict[str, Any]) -> None:
     state["warnings"] = []
     state["requested"] = state["requested_by"] = None
     state["ended_at"] = None
+    state["deadline_at"] = _deadline_at(state["plan"], event.recorded_at)
 
 
 def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
-    """What stopped the job gets another chance: failures that count a new budget, interruptions a new count."""
+    """What stopped the job gets another chance: failures that count a new budget, interruptions a new count, and
+    deadlines begin anew: a person has had the job meanwhile.
+    """
     _reopened(state, event, data)
     state["refused"] = {}
     for plan in state["plan"]["phases"]:
@@ -137,6 +147,7 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
         for name in phase["suspended"]:
             phase["sub_steps"][name]["interruptions"] = 0
             phase["sub_steps"][name]["reason"] = None
+            _count_anew(state, event, f"{plan['name']}/{name}", phase["sub_steps"][name])
         if phase["status"] == "failed":
             phase["status"] = "in_progress"
             phase["completed_at"] = None
@@ -148,6 +159,12 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
 def _try_again(sub_step: SubStepState) -> None:
     sub_step["failures"] = sub_step["interruptions"] = 0
     sub_step["completed_at"] = None
+    sub_step["deadline_at"] = None
+
+
+def _count_anew(state: State, event: Event, key: str, sub_step: SubStepState) -> None:
+    if key in state["deadlines"]:
+        sub_step["deadline_at"] = later(event.recorded_at, state["deadlines"][key])
 
 
 def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -156,6 +173,7 @@ def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:
     state["plan"] = plan
     state["workflow_version"] = data["workflow_version"]
     state["dependents"] = dependents_of(plan)
+    state["deadlines"] = deadlines_of(plan)
     state["phases"] = new_phases(plan)
     state["total"] = sum(len(phase["sub_steps"]) for phase in plan["phases"])
     state["done"] = 0

@@ -45,6 +45,8 @@ class SubStepPlan(TypedDict):
     when: bool
     retry: RetryPlan
     timeout_s: NotRequired[float]
+    deadline_s: NotRequired[float]
+    """For all its attempts and what lies between them, from the first start."""
     on_interrupt: OnInterrupt
     wait: NotRequired[WaitPlan]
     default: NotRequired[Any]
@@ -64,6 +66,8 @@ class Plan(TypedDict):
     """Phases in the order they run."""
 
     phases: list[PhasePlan]
+    deadline_s: NotRequired[float]
+    """For the whole job, from its creation or from when a person let it go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,9 @@ class Shape:
     gated: dict[str, tuple[str, ...]]
     """By phase, the names of its sub-steps that may turn out not to run: they have a condition or need a result."""
 
+    waits: dict[str, tuple[Key, ...]]
+    """By phase, its sub-steps that only wait."""
+
     @staticmethod
     def of(plan: dict[str, Any] | Plan) -> Shape:
         """The index of a recorded plan."""
@@ -91,6 +98,10 @@ class Shape:
             place={phase: {name: place for place, name in enumerate(names[phase])} for phase in phases},
             gated={
                 name: tuple(step["name"] for step in phase["sub_steps"] if step["when"] or step["needs"])
+                for name, phase in phases.items()
+            },
+            waits={
+                name: tuple(key_of(name, step["name"]) for step in phase["sub_steps"] if "wait" in step)
                 for name, phase in phases.items()
             },
         )

@@ -65,6 +65,8 @@ class SubStepState(TypedDict):
     cursor: Any
     draft: dict[str, Any] | None
     wait: Wait | None
+    deadline_at: str | None
+    """When it has failed unless it has settled, if it has begun and has a deadline."""
     items: dict[str, Any] | None
     compensation: dict[str, Any] | None
 
@@ -135,6 +137,10 @@ class State(TypedDict):
     total: int
     dependents: dict[Key, list[Key]]
     """By sub-step, those that have an edge from it."""
+    deadlines: dict[Key, float]
+    """By sub-step, the seconds it may take; those without a deadline are left out."""
+    deadline_at: str | None
+    """When the job has failed unless it has ended, if it has a deadline."""
     phases: dict[str, PhaseState]
 
 
@@ -161,6 +167,7 @@ def new_sub_step() -> SubStepState:
         cursor=None,
         draft=None,
         wait=None,
+        deadline_at=None,
         items=None,
         compensation=None,
     )
@@ -195,6 +202,16 @@ def dependents_of(plan: Plan) -> dict[Key, list[Key]]:
             for edge in dict.fromkeys((*step["after"], *step["needs"])):
                 found.setdefault(edge, []).append(key_of(phase["name"], step["name"]))
     return found
+
+
+def deadlines_of(plan: Plan) -> dict[Key, float]:
+    """By sub-step, the seconds it may take; those without a deadline are left out."""
+    return {
+        key_of(phase["name"], step["name"]): step["deadline_s"]
+        for phase in plan["phases"]
+        for step in phase["sub_steps"]
+        if "deadline_s" in step
+    }
 
 
 def is_whole(state: State) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from steplog.eventstore.clock import later
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
 from steplog.projections.context_rules import write_context
@@ -119,6 +120,15 @@ def _started(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step["retry_at"] = None
     sub_step["wait"] = None
     sub_step["reason"] = None
+    if state["deadlines"] and sub_step["deadline_at"] is None:
+        _begin_to_count(state, event, data, sub_step)
+
+
+def _begin_to_count(state: State, event: Event, data: dict[str, Any], sub_step: SubStepState) -> None:
+    """From the first start on, a sub-step with a deadline has so much time for all its attempts."""
+    seconds = state["deadlines"].get(f"{data['phase']}/{data['sub_step']}")
+    if seconds is not None:
+        sub_step["deadline_at"] = later(event.recorded_at, seconds)
 
 
 def _waiting(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -138,9 +148,8 @@ def _checkpointed(state: State, event: Event, data: dict[str, Any]) -> None:
 
 
 def _completed(state: State, event: Event, data: dict[str, Any]) -> None:
-    wait = _of(state, data)["wait"]
-    if wait and wait["signal"] in state["signals"] and data.get("by", "engine") == "engine":
-        _take_signal(state, wait["signal"])
+    if (wait := _of(state, data)["wait"]) and data.get("by", ENGINE) == ENGINE:
+        _take_signal(state, wait)
     sub_step = _settled(state, event, data, "completed")
     sub_step["result"] = data.get("result")
     sub_step["seconds"] = data["seconds"]
@@ -151,15 +160,19 @@ def _completed(state: State, event: Event, data: dict[str, Any]) -> None:
         state["refused"][f"{data['phase']}/{data['sub_step']}"] = data["context_refused"]
 
 
-def _take_signal(state: State, name: str) -> None:
-    """The oldest one is what was waited for; another wait takes the next."""
-    left = state["signals"].get(name, [])[1:]
-    state["signals"] = {**state["signals"], name: left}
-    if not left:
-        del state["signals"][name]
+def _take_signal(state: State, wait: Wait) -> None:
+    """Where there is one, the oldest is what ended the wait: while there is, time does not. Another takes the next."""
+    name = wait["signal"]
+    if name in state["signals"]:
+        left = state["signals"][name][1:]
+        state["signals"] = {**state["signals"], name: left}
+        if not left:
+            del state["signals"][name]
 
 
 def _failed(state: State, event: Event, data: dict[str, Any]) -> None:
+    if (wait := _of(state, data)["wait"]) and data.get("by", ENGINE) == ENGINE:
+        _take_signal(state, wait)
     sub_step = _settled(state, event, data, "failed")
     sub_step["error"] = data["error"]
     sub_step["seconds"] = data["seconds"]
@@ -175,6 +188,7 @@ def _retry_scheduled(state: State, event: Event, data: dict[str, Any]) -> None:
     if data.get("by", ENGINE) != ENGINE:
         sub_step["failures"] = sub_step["interruptions"] = 0
         sub_step["reason"] = None
+        sub_step["deadline_at"] = None
         wake(state, event)
 
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "api": ENGINE | {""},
     "__main__": {"cli"},
 }
-DECIDE = {"engine.decider", "engine.allowed", "engine.actions"}
+DECIDE = {"engine.decider", "engine.allowed", "engine.actions", "engine.deciding"}
 """The modules of the engine that are rules."""
 DO_IO = {"projections.runner", "projections.tables"}
 """The modules of the projections that may."""
@@ -63,7 +63,8 @@ def outside_imports(module: Module) -> set[str]:
 
 def is_core(module: Module) -> bool:
     """Whether the module is of the functional core: the folds, and what decides."""
-    return (module.layer == "projections" and module.name not in DO_IO) or module.name in DECIDE
+    is_part = module.name.startswith("engine.deciding.")
+    return (module.layer == "projections" and module.name not in DO_IO) or is_part or module.name in DECIDE
 
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:

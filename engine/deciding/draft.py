@@ -1,0 +1,55 @@
+"""One decision in the making, and what every part of the decider says of attempts. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steplog.engine.facts import AttemptId, ErrorData, Fact, Situation
+from steplog.eventstore.events import EventData
+from steplog.projections.evolve import Evolution
+from steplog.projections.plan import Key, Shape
+from steplog.projections.state import State
+
+
+class Draft:
+    """The events so far, and the state that they lead to."""
+
+    def __init__(self, state: State, shape: Shape, now: str, situation: Situation) -> None:
+        self.evolution = Evolution(state)
+        self.state = state
+        self.shape = shape
+        self.now = now
+        self.situation = situation
+        self.events: list[EventData] = []
+        self.questions: list[Key] = []
+        self.unrecorded: list[Fact] = []
+
+    def emit(self, data: EventData) -> None:
+        """Add an event and go on from the state after it."""
+        self.events.append(data)
+        self.evolution.foresee(data, self.now)
+        self.state = self.evolution.state
+
+
+def in_progress(state: State) -> list[AttemptId]:
+    """Every attempt that was started and has no outcome."""
+    return [
+        AttemptId(phase, name, of_phase["sub_steps"][name]["generation"], of_phase["sub_steps"][name]["attempts"])
+        for phase, of_phase in state["phases"].items()
+        for name in of_phase["in_progress"]
+    ]
+
+
+def names_of(of: AttemptId) -> dict[str, Any]:
+    """What an event of a sub-step says beside its own."""
+    return {"phase": of.phase, "sub_step": of.sub_step, "generation": of.generation}
+
+
+def attempt_of(of: AttemptId) -> dict[str, Any]:
+    """What an event of an attempt says beside its own."""
+    return {**names_of(of), "attempt": of.attempt}
+
+
+def error_of(kind: str, message: str) -> ErrorData:
+    """An error that no handler raised; it is not tried again."""
+    return {"type": kind, "message": message, "traceback": "", "retryable": False}
