@@ -218,7 +218,7 @@ def test_replay_goes_on_with_enter_and_stops_with_q(monkeypatch: pytest.MonkeyPa
 
 def test_replay_waits_for_whoever_sits_at_a_terminal(folder: Path) -> None:
     command = [sys.executable, "-m", "steplog", "--db", f"sqlite:///{demo.STORE_FILE}", "replay", "@last"]
-    assert " 1 events folded" in f" {until_q_is_heard([*command, '--step-through'], folder)}"
+    assert "\n1 events folded" in until_q_is_heard([*command, "--step-through"], folder)
 
 
 def test_replay_that_nobody_can_answer_does_not_wait(steplog: Run, log: list[Event]) -> None:
@@ -238,7 +238,9 @@ def until_q_is_heard(command: list[str], folder: Path) -> str:
         while (more := read(master)) is not None:
             assert time.monotonic() < deadline, written
             written += more
-            if not more and b"q: stop" in written:  # again and again: what is typed before the terminal is set up gets lost
+            if (
+                not more and b"q: stop" in written
+            ):  # again and again: what is typed before the terminal is set up gets lost
                 os.write(master, b"q")
         assert process.wait(PATIENCE_S) == 0
     finally:

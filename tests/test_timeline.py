@@ -30,7 +30,7 @@ from steplog.projections.evolve import fold
 from steplog.projections.state import ENDED, SETTLED
 from steplog.projections.timeline import SubStepLine, Timeline, timeline
 
-WORK = {"phase": "main", "sub_step": "work"}
+WORK: dict[str, Any] = {"phase": "main", "sub_step": "work"}
 ONE = {"phases": [{"name": "main", "sub_steps": [step_plan("work")]}]}
 BEGUN: list[Timed] = [created(ONE), claimed(), (0.0, ev.PhaseStarted(phase="main")), started(0.0, "main/work")]
 FAILED = failed(1.0, "main/work", 1.0, TIMEOUT)

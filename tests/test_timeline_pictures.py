@@ -167,7 +167,7 @@ def test_failed_attempts_are_hatched_and_both_schemes_are_there() -> None:
 
 def hostile() -> Timeline:
     plan = {"phases": [{"name": HOSTILE, "sub_steps": [step_plan(HOSTILE), step_plan("漢字" * 40)]}]}
-    where = {"phase": HOSTILE, "sub_step": HOSTILE}
+    where: dict[str, Any] = {"phase": HOSTILE, "sub_step": HOSTILE}
     facts: list[Timed] = [
         created(plan),
         claimed(),
