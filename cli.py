@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import operating, time_travel
+from steplog.commands import integrity, operating, time_travel
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -51,6 +51,8 @@ def explain(error: Exception, console: Console) -> Failure:
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),
         (engine.ModuleFails, 1, "run it again with --debug to see where"),
+        (engine.ImportRefused, 2, "give it a file of `steplog export`"),
+        (engine.ImportConflict, 4, show),
         (log.KeyConflict, 4, "use another --key, or the same input; " + show),
         (log.JobOwned, 4, "look on with `steplog events --follow {0.job_id}`, or stop that process first"),
         (log.WrongState, 4, show),
@@ -59,6 +61,8 @@ def explain(error: Exception, console: Console) -> Failure:
         (log.WorkerDead, 4, "see `steplog ls`, and resume what stands still"),
         (log.LogError, 7, "see what is sound before it: `steplog events {0.job_id}`"),
         (log.StoreDamaged, 7, "restore the store from a backup"),
+        (engine.IntegrityFailed, 7, "what is sound of a job: `steplog events JOB`"),
+        (engine.AnchorRefused, 7, "give it the file of `steplog anchor`, and the key that it was signed with"),
         (engine.ReplayMismatch, 7, "see `steplog events {0.job_id}`"),
         (log.StoreNotMigrated, 6, None),
         (log.StoreError, 6, "see where the store's address comes from: `steplog config`"),
@@ -317,6 +321,10 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
             _advise(console, view)
 
 
+for command in integrity.COMMANDS:
+    main.add_command(command)
+
+
 # --- the store, the settings -----------------------------------------------------------------------------------------
 
 
@@ -356,6 +364,9 @@ def status(console: Console) -> None:
             console.document({"store": store.url, "pending": pending})
         if pending:
             raise StoreNotMigrated(f"{store.url} lacks {len(pending)} migrations")
+
+
+db.add_command(integrity.backup)
 
 
 @main.command()

@@ -211,3 +211,35 @@ class HandlerTimeout(SteplogError, TimeoutError):
     def __init__(self, timeout_s: float) -> None:
         super().__init__(f"took longer than {timeout_s:g} s")
         self.timeout_s = timeout_s
+
+
+class IntegrityFailed(SteplogError):
+    """What is stored is not what it should be."""
+
+    def __init__(self, findings: int) -> None:
+        super().__init__(f"{findings} {'thing is' if findings == 1 else 'things are'} not what they should be")
+        self.findings = findings
+
+
+class AnchorRefused(SteplogError):
+    """The anchor file cannot be trusted."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the anchor cannot be trusted: {why}")
+
+
+class ImportRefused(SteplogError, ValueError):
+    """The file is no export."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(f"line {line} of the import: {why}")
+        self.line = line
+
+
+class ImportConflict(SteplogError):
+    """The store has something else than what is imported; nothing of that job was imported."""
+
+    def __init__(self, job_id: str, version: int, why: str) -> None:
+        super().__init__(f"job {job_id} was not imported: at version {version} {why}")
+        self.job_id = job_id
+        self.version = version

@@ -32,6 +32,7 @@ from steplog.eventstore.errors import (
 from steplog.eventstore.events import Event
 from steplog.eventstore.migrations import Migration, known_migrations
 from steplog.eventstore.rows import Row
+from steplog.eventstore.sqlite_backup import back_up
 from steplog.eventstore.sqlite_connections import Connections
 from steplog.eventstore.sqlite_inspection import SQLiteInspection
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction
@@ -98,6 +99,11 @@ class SQLiteStore:
         for worker_id in list(self._bytes):
             self._free(worker_id)
         self._connections.close()
+
+    def backup(self, path: Path) -> None:
+        """Copy the log into a new file, while others go on. Raises StoreUnavailable where that cannot be written."""
+        with self._reading() as connection:
+            back_up(connection, path)
 
     def now(self) -> str:
         return self._clock.now()

@@ -38,7 +38,9 @@ class Command(click.Command):
     """A command with the global options, listed apart in its help."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        return [*super().get_params(ctx), *_global_options()]
+        own = super().get_params(ctx)
+        taken = {name for param in own for name in param.opts}
+        return [*own, *(option for option in _global_options() if taken.isdisjoint(option.opts))]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shared = {option.name for option in _global_options()}
@@ -85,7 +87,7 @@ class Root(Group):
     def _exit_code(self, ctx: click.Context, console: Console) -> int:
         for name in ALWAYS_TOLD:
             if not console.quiet:
-                _log_to_stderr(name, logging.WARNING)
+                log_to_stderr(name, logging.WARNING)
         try:
             result = click.Group.invoke(self, ctx)
             console.flush()
@@ -125,7 +127,7 @@ def _remember(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
         given = (*console.modules, *value) if option.name == "modules" else value
         setattr(console, "picture" if isinstance(value, Path) else option.name, given)
         if option.name == "verbose":
-            _log_to_stderr("steplog", logging.DEBUG)
+            log_to_stderr("steplog", logging.DEBUG)
     return value
 
 
@@ -176,7 +178,8 @@ class _StderrHandler(logging.Handler):
         sys.stderr.write(f"{one_line(masked(self.format(record)))}\n")
 
 
-def _log_to_stderr(name: str, level: int) -> None:
+def log_to_stderr(name: str, level: int) -> None:
+    """Show what that logger says from the level on, once."""
     logger = logging.getLogger(name)
     above: logging.Logger | None = logger
     while above is not None:
