@@ -168,7 +168,7 @@ def test_a_diff_for_people_names_place_and_values(steplog: Run, log: list[Event]
     assert "nothing changed" in steplog("diff", "@last", "5", "5").stdout
 
 
-def test_a_job_is_the_same_as_itself_and_jobs_of_two_workflows_are_not_compared(steplog: Run, folder: Path) -> None:
+def test_a_job_parts_from_itself_nowhere(steplog: Run) -> None:
     assert document(steplog("compare", "@last", "@last", "-o", "json"))["divergence"] is None
     assert "the same as far as" in steplog("compare", "@last", "@last").stdout
 
