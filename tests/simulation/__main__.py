@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
     print("no invariant broken; share of seeds with")
     for name, count in covered.most_common():
         print(f"  {name:26}{100 * count / done:5.1f} %")
-    _say_branches(options)
+    if options.branches:
+        _say_branches(options)
     return 0
 
 
@@ -92,7 +93,7 @@ def _say_branches(options: argparse.Namespace) -> None:
     missing = branches_not_taken(sample)
     print(f"branches of the decider that {len(sample)} of them do not take: {len(missing)}")
     for branch in missing:
-        print(f"  engine/decider.py:{branch}")
+        print(f"  engine/{branch}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from simulation.story import (
     Sleep,
     Story,
     SubStepStory,
+    TimeFault,
     TurnFault,
     Write,
 )
@@ -86,7 +87,8 @@ def _script(random: Random, may_time_out: bool) -> Script:
     stubborn = random.random() < (0.4 if may_time_out else 0.05)
     if may_time_out and random.random() < 0.5:
         deeds.append(Sleep(random.choice((2.5, 5.0, 30.0))))
-    ends: Any = ("return",) * 12 + ("raise",) * 3 + ("fatal", "skip", "unrecordable" if random.random() < 0.5 else "kill")
+    rare = "unrecordable" if random.random() < 0.5 else "kill"
+    ends: Any = ("return",) * 12 + ("raise",) * 3 + ("fatal", "skip", rare)
     return Script(tuple(deeds), random.choice(ends), stubborn)
 
 
@@ -120,7 +122,10 @@ def _fault(random: Random, keys: list[str]) -> Fault:
             )
         case 5 | 6 | 7:
             what = _meanwhile(random, nothing=0)
-            return TurnFault(random.randrange(1, TURNS), what, draw_action(random, keys) if what == "operator" else None)
+            action = draw_action(random, keys) if what == "operator" else None
+            if random.random() < 0.5:
+                return TurnFault(random.randrange(1, TURNS), what, action)
+            return TimeFault(random.randrange(1, 120) * 0.05, what, action)
         case 8:
             return ClaimFault(random.randrange(1, 4), random.choice(("lost", "unanswered")))
         case _:

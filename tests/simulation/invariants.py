@@ -22,8 +22,11 @@ Broken = Iterator[str]
 Invariant = Callable[[Reading], Broken]
 
 SLACK_S = 0.01
+SUSPECT_AFTER = 2
+"""Deaths of its owner after which a sub-step may be their cause."""
 STOPS_WITHIN_S = SETTINGS.heartbeat_s + 6.0
 """A former owner hears of it by its heartbeat; an append in flight and a handler's clean-up may take a while more."""
+STOPS = frozenset({"JobCompleted", "JobFailed", "JobParked", "JobPaused", "JobCancelled"})
 REAL = frozenset({"return", "raise", "fatal", "skip", "unrecordable"})
 """Outcomes of handlers that ended by themselves."""
 
@@ -94,13 +97,15 @@ def nothing_of_a_former_owner_is_stored(told: Reading) -> Broken:
 
 def a_former_owner_stops_itself(told: Reading) -> Broken:
     for life in told.notes.lives:
+        if life.appends_after_fence:
+            yield f"process {life.number} was told that the job is another's and went on appending"
         if life.robbed_at is None:
             continue
         if life.ended_at is None or life.ended_at > life.robbed_at + STOPS_WITHIN_S:
             yield f"process {life.number} lost the job at {life.robbed_at:g} s and went on until {life.ended_at}"
         for call in told.notes.calls:
             if call.process == life.number and call.at > life.robbed_at + SETTINGS.heartbeat_s + SLACK_S:
-                yield f"process {life.number} lost the job at {life.robbed_at:g} s and called {call.key} at {call.at:g} s"
+                yield f"process {life.number} lost the job at {life.robbed_at:g} s, called {call.key} at {call.at:g} s"
 
 
 def every_job_ends_or_says_what_it_waits_for(told: Reading) -> Broken:
@@ -123,7 +128,7 @@ def nothing_but_a_person_goes_on_with_a_job_that_stopped(told: Reading) -> Broke
             stopped = ""
         if stopped and event.type != "LateOutcome" and not told.is_by_hand(event):
             yield f"{event.type} at {event.version} after {stopped}"
-        if event.type in ("JobCompleted", "JobFailed", "JobParked", "JobPaused", "JobCancelled"):
+        if event.type in STOPS:
             stopped = event.type
 
 
@@ -136,6 +141,25 @@ def a_job_that_is_to_stop_starts_nothing_new(told: Reading) -> Broken:
             asked = ""
         elif asked and event.type == "SubStepStarted":
             yield f"{key_of(event)} started at {event.version} after {asked}"
+
+
+def a_person_is_heard_within_a_heartbeat(told: Reading) -> Broken:
+    """Where nothing else disturbs the owner: what runs is asked to stop, and what was asked for is done."""
+    if not told.is_quiet:
+        return
+    for place, event in enumerate(told.log):
+        running = [key for key, status in told.before[place].status.items() if status == "in_progress"]
+        if not told.is_by_hand(event) or told.owner_before(place) is None:
+            continue
+        heard_s = told.seconds(event) + SETTINGS.heartbeat_s + 0.1
+        if key_of(event) in running and event.type != "SubStepRetryScheduled":
+            call = told.calls[key_of(event), event.data["attempt"]][-1] if "attempt" in event.data else None
+            if call and not told.is_stubborn(call) and (call.ended_at or heard_s) > heard_s:
+                yield f"{call.key}#{call.attempt} was settled by hand at {event.version} and ran until {call.ended_at}"
+        if event.type == "JobPauseRequested" and not running:
+            done = next((later for later in told.log[place:] if later.type in STOPS), None)
+            if done is None or told.seconds(done) > heard_s:
+                yield f"asked to pause at {event.version}, the owner did nothing but {done and done.type}"
 
 
 def only_a_death_or_a_hand_over_interrupts(told: Reading) -> Broken:
@@ -202,7 +226,7 @@ def a_phase_is_a_barrier(told: Reading) -> Broken:
     order = [phase.name for phase in told.story.phases]
     started, ended = set[str](), set[str]()
     for place, event in enumerate(told.log):
-        phase, status = event.data.get("phase"), told.before[place].status
+        phase, status = event.data.get("phase", ""), told.before[place].status
         of_phase = {key: of for key, of in status.items() if phase_of(key) == phase}
         if event.type in ("PhaseStarted", "SubStepStarted") and not ended.issuperset(order[: order.index(phase)]):
             yield f"{event.type} of {phase} at {event.version} after {sorted(ended)}"
@@ -278,7 +302,7 @@ def an_outcome_is_what_the_handler_did(told: Reading) -> Broken:
             fits = data["cause"] != "raised" or (call is not None and call.outcome == "skip")
         elif event.type == "SubStepCompleted":
             fits = call is not None and call.outcome == "return" and data["result"] == call.result
-            timeout_s = told.sub_steps[key].timeout_s
+            timeout_s = told.sub_steps[key].timeout_s if call and told.lives[call.process].stopped_at is None else None
             if fits and call and timeout_s and (call.ended_at or 0.0) > call.at + timeout_s + SLACK_S:
                 yield f"{key} took longer than {timeout_s:g} s and completed"
         else:
@@ -309,8 +333,8 @@ def no_outcome_is_lost(told: Reading) -> Broken:
     recorded = {
         (key, event.data["attempt"])
         for _, event, key in told.each("SubStepCompleted", "SubStepFailed", "SubStepSkipped", "LateOutcome")
-        if event.data.get("attempt")
-        and not told.is_by_hand(event) and event.data.get("error", {}).get("type") not in ("HandlerTimeout", "Interrupted")
+        if event.data.get("attempt") and not told.is_by_hand(event)
+        if event.data.get("error", {}).get("type") not in ("HandlerTimeout", "Interrupted")
     }
     for call in told.notes.calls:
         life = told.lives[call.process]
@@ -324,7 +348,8 @@ def no_outcome_is_lost(told: Reading) -> Broken:
 def a_late_outcome_is_one(told: Reading) -> Broken:
     for _, event, key in told.each("LateOutcome"):
         call = told.call_of(event)
-        if call is None or call.outcome not in REAL | {"over"}:
+        timed_out = event.data.get("error", {}).get("type") == "HandlerTimeout"
+        if call is None or not (timed_out or call.outcome in REAL | {"over"}):
             yield f"LateOutcome of {key} at {event.version}, and the handler did {call and call.outcome}"
 
 
@@ -348,7 +373,8 @@ def failing_attempts_are_tried_again_as_often_and_as_late_as_said(told: Reading)
 
 
 def a_retry_starts_when_it_is_due(told: Reading) -> Broken:
-    undisturbed = not (told.story.faults or told.story.by_hand) and all(phase.parallel is None for phase in told.story.phases)
+    story = told.story
+    undisturbed = not (story.faults or story.by_hand) and all(phase.parallel is None for phase in story.phases)
     for place, event, key in told.each("SubStepStarted"):
         if told.before[place].status[key] != "retrying":
             continue
@@ -421,6 +447,7 @@ def an_interruption_leads_to_what_its_policy_says(told: Reading) -> Broken:
         if kind == "SubStepInterrupted" and event.data["cause"] != "cancelled":
             policy = told.sub_steps[key].on_interrupt
             failed = after is not None and after.type == "SubStepFailed" and key_of(after) == key
+            failed = failed and after is not None and not told.is_by_hand(after)
             if failed != (policy == "fail"):
                 yield f"{key} was interrupted at {event.version} and failed: {failed}"
             held |= {key} if policy == "hold" else set()
@@ -430,10 +457,17 @@ def an_interruption_leads_to_what_its_policy_says(told: Reading) -> Broken:
             held -= set(event.data["sub_steps"])
         elif told.is_by_hand(event):
             held.discard(key)
-        elif kind == "SubStepStarted" and (
-            key in held or told.before[place].deaths[key] >= SETTINGS.interruptions_max
-        ):
+        elif kind == "SubStepStarted" and (key in held or told.before[place].deaths[key] >= SETTINGS.interruptions_max):
             yield f"{key} started at {event.version}, held: {key in held}, deaths: {told.before[place].deaths[key]}"
+
+
+def what_may_kill_its_process_runs_alone(told: Reading) -> Broken:
+    for place, event, key in told.each("SubStepStarted"):
+        before = told.before[place]
+        suspects = [other for other, deaths in before.deaths.items() if deaths >= SUSPECT_AFTER]
+        beside = [other for other in suspects if before.status[other] == "in_progress"]
+        if key in suspects and beside:
+            yield f"{key} started at {event.version} beside {beside}: any of them may be what kills the process"
 
 
 def a_job_parks_for_a_reason_that_is_one(told: Reading) -> Broken:
@@ -548,19 +582,26 @@ def a_handler_is_given_the_results_it_needs(told: Reading) -> Broken:
 
 def a_reset_takes_back_all_that_followed_and_what_it_wrote(told: Reading) -> Broken:
     order = [phase.name for phase in told.story.phases]
-    for place, event, _ in told.each("SubStepReset"):
+    begun: set[str] = set()
+    for place, event in enumerate(told.log):
+        if event.type == "PhaseStarted":
+            begun.add(event.data["phase"])
+        if event.type != "SubStepReset":
+            continue
         keys, before, after = event.data["sub_steps"], told.before[place], told.after(place)
+        first = min(order.index(phase_of(key)) for key in keys)
         for key, status in after.status.items():
-            later = any(order.index(phase_of(key)) > order.index(phase_of(other)) for other in keys)
+            later = phase_of(key) in begun and order.index(phase_of(key)) > first
             if status != "pending" and (later or any(told.follows(key, other) for other in keys)):
                 yield f"{key} is left {status} by the reset at {event.version}"
+        begun &= {phase_of(key) for key, status in after.status.items() if status != "pending"}
         for field in UNWRITTEN:
-            taken_back = before.last_writer(field)[0] in keys
-            writer, version = after.last_writer(field)
+            version = after.last_writer(field)[1]
             source = told.log[version - 1].data if version else {"set": told.log[0].data["context"]}
+            taken_back = before.last_writer(field)[0] in keys
             wanted = source["set"].get(field) if taken_back else before.context.get(field)
             if after.context.get(field) != wanted:
-                yield f"the reset at {event.version} leaves {field} at {after.context.get(field)} (expected {wanted}, by {writer})"
+                yield f"the reset at {event.version} leaves {field} at {after.context.get(field)} (expected {wanted})"
 
 
 def _filled(told: Reading, place: int) -> dict[str, Any]:
@@ -586,6 +627,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     a_former_owner_stops_itself,
     nothing_but_a_person_goes_on_with_a_job_that_stopped,
     a_job_that_is_to_stop_starts_nothing_new,
+    a_person_is_heard_within_a_heartbeat,
     only_a_death_or_a_hand_over_interrupts,
     a_sub_step_goes_through_its_life_in_order,
     nothing_starts_before_what_it_needs,
@@ -604,6 +646,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     what_is_skipped_has_a_cause,
     a_condition_has_said_yes_to_what_started,
     an_interruption_leads_to_what_its_policy_says,
+    what_may_kill_its_process_runs_alone,
     a_job_parks_for_a_reason_that_is_one,
     a_handler_sees_the_context_as_of_its_start_and_its_last_checkpoint,
     a_checkpoint_holds_what_the_handler_had_written,

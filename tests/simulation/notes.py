@@ -72,7 +72,12 @@ class Life:
     number: int
     epoch: int | None = None
     robbed_at: float | None = None
+    stopped_at: float | None = None
+    """When it was asked to hand back."""
     ended_at: float | None = None
+    appends_after_fence: int = 0
+    """What it sent after it was told that another owns the job."""
+    is_fenced: bool = False
     how: Literal["crashed", "lost", "left", "finished"] | None = None
     """left: it could not claim, or gave the store up; finished: it saw the job end, stop or handed back."""
     state: State | None = None

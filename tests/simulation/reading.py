@@ -8,14 +8,17 @@ from typing import Any
 
 from simulation.handlers import Shared
 from simulation.notes import Call, Life, Notes
-from simulation.story import Story, SubStepStory
+from simulation.story import Story, SubStepStory, TimeFault, TurnFault
 
+from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.events import Event
 from steplog.eventstore.store import Head
 
 SETTLED = frozenset({"completed", "failed", "skipped"})
 UNWRITTEN = Shared().model_dump()
 """The context before anybody wrote."""
+
+_OWNERS_END = ("JobCompleted", "JobFailed", "JobParked", "JobPaused", "JobCancelled", "JobReleased")
 
 _STATUS_AFTER = {
     "SubStepStarted": "in_progress",
@@ -137,6 +140,26 @@ class Reading:
         calls = self.calls.get((key_of(event), event.data.get("attempt", 0)))
         return calls[0] if calls else None
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing but people disturbs the owner."""
+        kills = any(script.end == "kill" for step in self.sub_steps.values() for script in step.scripts)
+        by_people = (isinstance(each, TurnFault | TimeFault) and each.what == "operator" for each in self.story.faults)
+        return not kills and all(by_people)
+
+    def owner_before(self, place: int) -> str | None:
+        """The worker that owned the job before the event at that place."""
+        last = self.last_before(place, *_OWNERS_END, "JobClaimed")
+        return last.data["worker_id"] if last is not None and last.type == "JobClaimed" else None
+
+    def is_stubborn(self, call: Call) -> bool:
+        """Whether the handler goes on when it is cancelled."""
+        return self.sub_steps[call.key].script(call.attempt).stubborn
+
+    def seconds(self, event: Event) -> float:
+        """When the event was recorded, in seconds of the loop."""
+        return seconds_between(self.log[0].recorded_at, event.recorded_at)
+
     def after(self, place: int) -> Moment:
         """The moment after the event at that place."""
         return self.before[place + 1] if place + 1 < len(self.before) else self.end
@@ -165,6 +188,7 @@ def _reset(now: Moment, data: dict[str, Any]) -> Moment:
         now,
         status={**now.status, **dict.fromkeys(keys, "pending")},
         generation={**now.generation, **{key: now.generation[key] + 1 for key in keys}},
+        failed_phase="" if now.failed_phase in map(phase_of, keys) else now.failed_phase,
         failures={**now.failures, **dict.fromkeys(keys, 0)},
         deaths={**now.deaths, **dict.fromkeys(keys, 0)},
         context=_changed(now.context, data),
@@ -187,4 +211,3 @@ def key_of(event: Event) -> str:
 
 def phase_of(key: str) -> str:
     return key.partition("/")[0]
-

@@ -11,7 +11,7 @@ from typing import Any
 from simulation.drawing import draw_story
 from simulation.invariants import INVARIANTS
 from simulation.reading import Reading
-from simulation.story import Story, told
+from simulation.story import AppendFault, Story, told
 from simulation.world import World
 
 from steplog.eventstore.clock import seconds_between
@@ -116,14 +116,14 @@ def smaller_stories(story: Story) -> Iterator[Story]:
         yield replace(story, by_hand=_without(story.by_hand, place))
     for simpler in ({"resumes": 0}, {"recovery_s": 0.0}, {"luck": 0}):
         if any(getattr(story, name) != value for name, value in simpler.items()):
-            yield replace(story, **simpler)  # type: ignore[arg-type]
+            yield replace(story, **simpler)
     for at, phase in enumerate(story.phases):
         for simpler_phase in _simpler_phases(phase):
             phases = (*story.phases[:at], simpler_phase, *story.phases[at + 1 :])
             yield _without_edges_to_nothing(replace(story, phases=phases))
     for at, fault in enumerate(story.faults):
-        if getattr(fault, "meanwhile", "nothing") != "nothing":
-            plain: Any = replace(fault, meanwhile="nothing", action=None)  # type: ignore[call-arg]
+        if isinstance(fault, AppendFault) and fault.meanwhile != "nothing":
+            plain = replace(fault, meanwhile="nothing", action=None)
             yield replace(story, faults=(*story.faults[:at], plain, *story.faults[at + 1 :]))
 
 
@@ -203,4 +203,6 @@ def _line(event: Event, started: str) -> str:
     if "error" in said:
         said["error"] = f"{said['error'].get('type')}: {said['error'].get('message')}"
     rest = " ".join(f"{name}={value}" for name, value in said.items() if value not in (None, [], {}))
-    return f"{event.version:4} {seconds_between(started, event.recorded_at):8.3f} s  {event.type} {where} {rest}".rstrip()
+    return (
+        f"{event.version:4} {seconds_between(started, event.recorded_at):8.3f} s  {event.type} {where} {rest}".rstrip()
+    )

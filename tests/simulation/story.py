@@ -117,6 +117,15 @@ class TurnFault:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeFault:
+    """What happens at that time, in seconds."""
+
+    seconds: float
+    what: Meanwhile
+    action: Action | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimFault:
     """The `number`-th claim fails: without effect (lost), or with it (unanswered)."""
 
@@ -131,7 +140,7 @@ class ReadFault:
     number: int
 
 
-Fault = AppendFault | TurnFault | ClaimFault | ReadFault
+Fault = AppendFault | TurnFault | TimeFault | ClaimFault | ReadFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +230,8 @@ def _struck(fault: Fault) -> str:
             return said if fault.meanwhile == "nothing" else f"{said}, meanwhile {meanwhile}"
         case TurnFault(turn=turn, what=what, action=action):
             return f"turn {turn}: {what}" + (f": {action}" if action else "")
+        case TimeFault(seconds=seconds, what=what, action=action):
+            return f"at {seconds:g} s: {what}" + (f": {action}" if action else "")
         case ClaimFault(number=number, kind=kind):
             return f"claim {number}: {kind}"
         case ReadFault(number=number):

@@ -16,7 +16,7 @@ from typing import Any, cast
 from simulation.handlers import Shared, definition_of
 from simulation.notes import Life, Notes, Stored
 from simulation.operators import WHO, Action
-from simulation.story import AppendFault, ClaimFault, Fault, Meanwhile, ReadFault, Story, TurnFault
+from simulation.story import AppendFault, ClaimFault, Fault, Meanwhile, ReadFault, Story, TimeFault, TurnFault
 
 from steplog.engine.claiming import claim_job
 from steplog.engine.definition import Definition
@@ -86,12 +86,14 @@ class World:
         self.appends = 0
         self.claims = 0
         self.reads = 0
+        self._is_told = False
         self._by_hand = list(story.by_hand)
         self._resumes_left = story.resumes
         self._dying: list[_Process] = []
         self._remembered: set[asyncio.Task[Any]] = set()
         """Tasks of dead processes: collected early, they would run their `finally`."""
         self._owner: _Process | None = None
+        self._processes: list[_Process] = []
         self._of_turn: dict[int, list[TurnFault]] = {}
         self._of_append: dict[int, AppendFault] = {}
         self._of_claim: dict[int, ClaimFault] = {}
@@ -103,6 +105,8 @@ class World:
         match fault:
             case TurnFault(turn=turn):
                 self._of_turn.setdefault(turn, []).append(fault)
+            case TimeFault(seconds=seconds, what=what, action=action):
+                self.loop.call_later(seconds, lambda: self.happens(what, self._owner, action))
             case AppendFault(number=number):
                 self._of_append.setdefault(number, fault)
             case ClaimFault(number=number):
@@ -128,12 +132,13 @@ class World:
         resume_by: str | None = None
         while resume_by != "nobody":
             process = self._owner = _Process(self, len(self.notes.lives) + 1)
+            self._processes.append(process)
             process.start(resume_by)
             if await process.over == "crashed":
                 await asyncio.sleep(self.story.recovery_s)
             resume_by = self._who_goes_on() if self.job_id else None
-        while any(life.ended_at is None for life in self.notes.lives):  # the robbed ones find out
-            await asyncio.sleep(SETTINGS.heartbeat_s)
+        self._is_told = True
+        await asyncio.gather(*(process.gone for process in self._processes))  # the robbed ones find out
 
     def _who_goes_on(self) -> str | None:
         """Who resumes the job: None where any process may take it, nobody where that is the end."""
@@ -176,7 +181,9 @@ class World:
             self.loop.forget(process)
 
     def happens(self, what: Meanwhile, to: _Process | None, action: Action | None) -> None:
-        """Let something happen to a process, or to the job."""
+        """Let something happen to a process, or to the job, as long as the story goes on."""
+        if self._is_told:
+            return
         if what == "operator" and action is not None and self.job_id:
             self._operate(action)
         elif to is not None and to.is_owner:
@@ -240,6 +247,7 @@ class _Process:
         self.life = Life(number)
         self.over: asyncio.Future[str] = world.loop.create_future()
         """Done as soon as another process may take the job."""
+        self.gone: asyncio.Future[None] = world.loop.create_future()
         self.inside = copy_context()
         """Where everything of it runs."""
         self._alive = True
@@ -305,6 +313,7 @@ class _Process:
     def stop(self) -> None:
         if self._runner is not None:
             self.world.notes.covered["stop"] += 1
+            self.life.stopped_at = self.world.loop.time()
             self.world.loop.call_soon(self._runner.stop, STOP_GRACE_S, context=self.inside)
 
     def hear_of_versions(self) -> None:
@@ -319,6 +328,8 @@ class _Process:
 
     def _ended(self, task: asyncio.Task[State]) -> None:
         error = task.exception()
+        if not self._alive:  # it was killed in the turn in which it ended
+            return
         if error is None:
             self.life.state = task.result()
             self._leave("finished")
@@ -336,6 +347,7 @@ class _Process:
         self.life.how = how
         self.life.ended_at = self.world.loop.time()
         self.world.bury(self)
+        self.gone.set_result(None)
         if not self.over.done():
             self.over.set_result(how)
 
@@ -394,6 +406,7 @@ class _Sender:
         return promised
 
     def _send(self, item: Append, mailbox: Mailbox, fault: AppendFault | None) -> None:
+        self._process.life.appends_after_fence += self._process.life.is_fenced
         if fault is None:
             self._later(LATENCY_S, self._arrive, item, mailbox)
             return
@@ -439,6 +452,7 @@ class _Sender:
     def _answer(self, item: Append, mailbox: Mailbox, answer: Answer) -> None:
         if not self._process.is_alive:
             return
+        self._process.life.is_fenced |= answer.code is Code.FENCED
         if answer.code is Code.STORED:
             self._world.notes.acknowledged.append([event.event_id for event in item.events])
         outcomes: Sequence[tuple[Append, Answer]] = [(item, answer)]
