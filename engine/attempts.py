@@ -72,9 +72,9 @@ class Attempts:
         self._grace_s = grace_s
         self._transactional = transactional
         self._lost: Counter[Key] = Counter()
-        self._supervisors: dict[Channel, asyncio.Task[None]] = {}
+        self._running: dict[Channel, _Running] = {}
         self.occupied: set[Key] = set()
-        """Sub-steps whose attempt was timed out and whose handler is still running."""
+        """Sub-steps whose attempt was settled otherwise and whose handler is still running."""
         self.stuck: set[Key] = set()
         """Those that have outlived the grace period too."""
 
@@ -83,57 +83,67 @@ class Attempts:
         channel = Channel(of, self._inbox, self._clock)
         call = _Call(of, self._definition.sub_steps[of.key], state, self._definition, self._input, channel)
         name = f"{of.key}#{of.attempt}"
-        self._supervisors[channel] = asyncio.create_task(self._supervise(call, timeout_s), name=name)
+        supervisor = asyncio.create_task(self._supervise(call, timeout_s), name=name)
+        self._running[channel] = _Running(supervisor, supervisor.cancel)
 
     def cancel(self) -> None:
         """Ask every running handler to stop."""
-        for channel in self._supervisors:
+        for channel in self._running:
             channel.cancelled = True
 
     def cancel_all(self) -> None:
         """Ask every running handler to stop, and interrupt those that are async."""
         self.cancel()
-        for channel, supervisor in self._supervisors.items():
+        for channel, running in self._running.items():
             if self._definition.sub_steps[channel.of.key].bindings.is_async:
-                supervisor.cancel()
+                running.interrupt()
 
     def abandon_all_but(self, going: Collection[AttemptId]) -> None:
         """Stop attempts that a person settled: what their handlers still say comes late."""
-        for channel in self._supervisors:
+        for channel in self._running:
             if channel.of not in going:
                 self._abandon(channel)
 
     def abandon(self, of: AttemptId) -> None:
         """Stop that attempt, if its handler still runs: it has been settled."""
-        for channel in self._supervisors:
+        for channel in self._running:
             if channel.of == of:
                 self._abandon(channel)
 
     def _abandon(self, channel: Channel) -> None:
         if not channel.is_over:
             self._set_aside(channel)
-            self._supervisors[channel].cancel()
+            self._running[channel].interrupt()
 
     @property
     def are_running(self) -> bool:
         """Whether any handler still runs."""
-        return bool(self._supervisors)
+        return bool(self._running)
 
     def _set_aside(self, channel: Channel) -> None:
         """The attempt is settled and its handler still runs: until it ends its sub-step cannot start again."""
         channel.end()
         self.occupied.add(channel.of.key)
+        asyncio.get_running_loop().call_later(self._grace_s, self._count_as_stuck, channel)
+
+    def _count_as_stuck(self, channel: Channel) -> None:
+        """Say that the handler takes too long to end, if it has not."""
+        if channel in self._running:
+            self.stuck.add(channel.of.key)
+            self._inbox.wake()
 
     def end_transactions(self) -> None:
         """Roll back what transactional handlers have not brought to their end: others may be waiting for that."""
-        for channel, supervisor in self._supervisors.items():
+        for channel, running in self._running.items():
             if channel.commit is not None:
-                supervisor.cancel()
+                running.supervisor.cancel()
 
     async def close(self) -> None:
         """Stop caring: async handlers are cancelled and given a moment, threads are left to end by themselves."""
         self.cancel()
-        supervisors = list(self._supervisors.values())
+        supervisors = [running.supervisor for running in self._running.values()]
+        for channel in self._running:
+            channel.flush()
         for supervisor in supervisors:
             supervisor.cancel()
         if supervisors:
@@ -150,7 +160,7 @@ class Attempts:
         except Exception as error:  # no thread to run in, an exception nobody can look at
             self._inbox.post(fact.Failed(call.of, error_data(error, call.may_retry(error)), 0.0, random.random()))
         finally:
-            del self._supervisors[call.channel]
+            del self._running[call.channel]
             if call.channel.cancelled:
                 self.occupied.discard(call.of.key)
                 self.stuck.discard(call.of.key)
@@ -158,6 +168,7 @@ class Attempts:
 
     async def _watch(self, call: _Call, timeout_s: float | None) -> None:
         running = call.running()
+        self._running[call.channel].interrupt = partial(_cancel, running)
         try:
             await asyncio.wait({running}, timeout=timeout_s)
             if not running.done():
@@ -165,8 +176,6 @@ class Attempts:
         except asyncio.CancelledError:
             if _cancel(running):
                 await asyncio.wait({running}, timeout=ENDING_S_MAX)
-            elif call.channel.is_over:
-                await self._outlast(call, running)
             raise
         finally:
             self._post_outcome(running)
@@ -179,6 +188,7 @@ class Attempts:
         attempt = self._transactional(timeout_s)
         call.transaction = attempt.transaction
         call.channel.commit = partial(self._commit_checkpoint, attempt)
+        self._running[call.channel].interrupt = attempt.expire
         try:
             async with attempt:
                 running = _in_thread(lambda: attempt.run(call.run_plain), name=f"steplog-{call.of.key}")
@@ -211,21 +221,24 @@ class Attempts:
             self._inbox.post(outcome)
 
     async def _time_out(self, call: _Call, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
-        """Record the timeout, then wait for the handler: a thread cannot be killed."""
-        timeout = HandlerTimeout(timeout_s)
-        retryable = call.may_retry(timeout)
-        self._set_aside(call.channel)
-        self._inbox.post(fact.Failed(call.of, error_data(timeout, retryable), timeout_s, random.random()))
+        """Record the timeout, unless it was settled before, and wait for the handler: a thread cannot be killed."""
+        if not call.channel.is_over:
+            timeout = HandlerTimeout(timeout_s)
+            call.channel.flush()
+            outcome = fact.Failed(call.of, error_data(timeout, call.may_retry(timeout)), timeout_s, random.random())
+            self._inbox.post(outcome)
+            self._set_aside(call.channel)
         _cancel(running)
-        await self._outlast(call, running)
+        await asyncio.wait({running})
 
-    async def _outlast(self, call: _Call, running: asyncio.Future[Fact | None]) -> None:
-        """Wait for a handler whose attempt is settled, and say so where it takes too long."""
-        await asyncio.wait({running}, timeout=self._grace_s)
-        if not running.done():
-            self.stuck.add(call.of.key)
-            self._inbox.wake()
-            await asyncio.wait({running})
+
+@dataclass(slots=True)
+class _Running:
+    """An attempt under way."""
+
+    supervisor: asyncio.Task[None]
+    interrupt: Callable[[], object]
+    """Stops the handler without giving it up, as far as that can be."""
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
@@ -37,7 +38,9 @@ class Channel:
         self._inbox = inbox
         self._draft: Context | None = None
         self._base: Fields = {}
-        self._progressed_at = self._logged_at = float("-inf")
+        self._telling = threading.Lock()
+        self._told_at = float("-inf")
+        self._tells_later = False
         self._untold: fact.Progressed | None = None
         self._lines: list[str] = []
         self._lines_left = LOG_LINES_MAX
@@ -71,7 +74,7 @@ class Channel:
         refuse_unrecordable({"cursor": kept, "draft": {"set": changed}}, "checkpoint")
         if self._over:
             raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
-        self._tell_untold()
+        self._tell()
         reached = fact.CheckpointReached(self.of, kept, changed)
         if self.commit is not None:
             self.commit(reached)
@@ -93,40 +96,55 @@ class Channel:
                 raise PayloadRefused(f"progress.{name}", f"{type(number).__qualname__} is no number")
         encode(numbers, path="progress")
         told = None if note is None else escape(note, ERROR_MESSAGE_CHARS_MAX)
-        self._untold = fact.Progressed(self.of, done, total, told)
-        if self.clock.monotonic() - self._progressed_at >= _TOLD_EVERY_S:
-            self._tell_untold()
+        with self._telling:
+            self._untold = fact.Progressed(self.of, done, total, told)
+        self._tell_in_time()
 
     def log(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            text = escape(line, LOG_LINE_CHARS_MAX)
-            if self._lines_left and len(text) <= self._chars_left:
-                self._lines.append(text)
-                self._lines_left -= 1
-                self._chars_left -= len(text)
-            else:
-                self._dropped += 1
-        if self._lines and self.clock.monotonic() - self._logged_at >= _TOLD_EVERY_S:
-            self._tell_lines()
+        with self._telling:
+            for line in lines:
+                self._keep(escape(line, LOG_LINE_CHARS_MAX))
+        self._tell_in_time()
+
+    def _keep(self, line: str) -> None:
+        if self._lines_left and len(line) <= self._chars_left:
+            self._lines.append(line)
+            self._lines_left -= 1
+            self._chars_left -= len(line)
+        else:
+            self._lines_left = 0
+            self._dropped += 1
 
     def flush(self) -> None:
-        """The handler has ended: tell what is untold."""
+        """The handler ends, or is given up: tell what is untold."""
         if self._dropped:
-            self._lines.append(f"({self._dropped} more lines were dropped: an attempt keeps {LOG_LINES_MAX})")
-        if self._lines:
-            self._tell_lines()
-        self._tell_untold()
+            with self._telling:
+                kept = f"an attempt keeps {LOG_LINES_MAX} lines of {LOG_CHARS_MAX} characters in all"
+                self._lines.append(f"({self._dropped} more lines were dropped: {kept})")
+                self._dropped = 0
+        self._tell()
 
-    def _tell_untold(self) -> None:
-        if self._untold is not None:
-            self._progressed_at = self.clock.monotonic()
-            self._inbox.post(self._untold)
-            self._untold = None
+    def _tell_in_time(self) -> None:
+        """Tell at once where nothing was told for a while; what follows is told together, a little later."""
+        if self.clock.monotonic() - self._told_at >= _TOLD_EVERY_S:
+            self._tell()
+        elif not self._tells_later:
+            self._tells_later = True
+            self._inbox.call_later(_TOLD_EVERY_S, self._tell)
 
-    def _tell_lines(self) -> None:
-        self._logged_at = self.clock.monotonic()
-        told, self._lines = self._lines, []
-        self._inbox.post(fact.Logged(self.of, told))
+    def _tell(self) -> None:
+        """From the handler's thread or the loop's: each report is told once."""
+        if self._untold is None and not self._lines:
+            self._tells_later = False
+            return
+        with self._telling:
+            self._told_at, self._tells_later = self.clock.monotonic(), False
+            lines, self._lines = self._lines, []
+            untold, self._untold = self._untold, None
+            if lines:
+                self._inbox.post(fact.Logged(self.of, lines))
+            if untold is not None:
+                self._inbox.post(untold)
 
 
 class _Done(Awaitable[None]):

@@ -1,4 +1,4 @@
-"""Whether the code's types still take what a job has recorded: asked before the job is claimed."""
+"""Whether the code's types take what a job has recorded: asked before it is claimed, and of signals as they come."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from steplog.engine.deciding.draft import error_of
 from steplog.engine.definition import AnyDefinition, AnySubStep
+from steplog.engine.facts import ErrorData
 from steplog.engine.values import load, problems_of
+from steplog.projections.plan import Key, Shape
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import SETTLED, State, SubStepStatus
 
@@ -29,6 +32,17 @@ def misfits(state: State, definition: AnyDefinition) -> list[str]:
         if key in needed and sub_step_of(state, key)["status"] == "completed":
             found += _misfit(f"result of {key}", sub_step_of(state, key)["result"], source.bindings.returns)
     return found
+
+
+def unfit_signals(state: State, shape: Shape, definition: AnyDefinition) -> dict[tuple[Key, str], ErrorData]:
+    """Why the payload of a signal is not what a sub-step that may wait for it takes, by the sub-step and the signal."""
+    return {
+        (key, signal["signal_id"]): error_of("SignalRefused", "; ".join(problems))
+        for waits in shape.waits.values()
+        for key in waits
+        for signal in state["signals"].get(shape.sub_steps[key]["wait"]["signal"] or "", ())
+        if (problems := _misfit("payload", signal["payload"], definition.sub_steps[key].bindings.returns))
+    }
 
 
 def _may_run(status: SubStepStatus, sub_step: AnySubStep) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from steplog.engine.errors import AttemptOver
-from steplog.engine.facts import Fact
+from steplog.engine.facts import AttemptId, Fact, Logged, Progressed
+
+_REPORTS = (Logged, Progressed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Inbox:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._arrived.set)
 
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call it in the loop's thread after a while, unless the loop has ended by then."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, call)
+
     async def wait(self, timeout_s: float | None) -> None:
         """Until there is something new, `wake` was called, or the time has passed."""
         if timeout_s is None:
@@ -78,6 +85,15 @@ class Inbox:
                 _refuse(entry)
             elif entry.durable is not None:
                 entry.durable.set_result(None)
+
+    def reports_of(self, of: AttemptId) -> list[Fact]:
+        """What the attempt has said on its way that is not acknowledged yet."""
+        return [entry.fact for entry in self.entries() if isinstance(entry.fact, _REPORTS) and entry.fact.of == of]
+
+    def drop(self, reports: Collection[Fact]) -> None:
+        """They are durable."""
+        with self._lock:
+            self._entries = [entry for entry in self._entries if not any(entry.fact is told for told in reports)]
 
     def close(self) -> None:
         """Nothing more will be recorded: tell whoever still waits."""

@@ -27,6 +27,7 @@ from steplog.engine.deciding.deadlines import job_is_late
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import LogRegressed, OwnershipLost
 from steplog.engine.facts import AttemptId, Fact, Situation
+from steplog.engine.fit import unfit_signals
 from steplog.engine.history import Loaded, position_of, to_store
 from steplog.engine.inbox import Inbox
 from steplog.engine.outbox import Outbox
@@ -190,6 +191,7 @@ class Runner:
             stuck=self._attempts.stuck,
             stopping=self._stop_by is not None,
             answers=self._answers,
+            unfit=unfit_signals(self.state, self._shape, self._definition) if self.state["signals"] else {},
             interruptions_max=self._settings.interruptions_max,
         )
 
@@ -325,7 +327,8 @@ class Runner:
 
     async def _record(self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction) -> bool:
         while happened.of in in_progress(self.state) and not self._gives_up():
-            decision = self._decide([happened])
+            reports = self._inbox.reports_of(happened.of)
+            decision = self._decide([*reports, happened])
             item = self._item(decision)
             try:
                 end = await self._loop.run_in_executor(None, append_and_commit, transaction, item)
@@ -337,6 +340,7 @@ class Runner:
                 return await self._settle(self.interruption(happened.of), decision, item)
             if end.code is Code.STORED:
                 self._adopt(decision, item)
+                self._inbox.drop(reports)
                 self._follow(decision.events)
                 return True
             if end.code is Code.CONFLICT:
@@ -412,4 +416,4 @@ class Runner:
     def _handing_back_is_due(self) -> bool:
         if self._stop_by is None:
             return False
-        return self._loop.time() >= self._stop_by or not in_progress(self.state)
+        return self._loop.time() >= self._stop_by or not in_progress(self.state) or not self._attempts.are_running

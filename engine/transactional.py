@@ -219,13 +219,14 @@ class TransactionalAttempt:
     def _start_timer(self, limit_s: float | None) -> None:
         if self._timer is None and limit_s is not None and not self._over:
             self.limit_s = limit_s
-            self._timer = self._loop.call_later(limit_s, self._expire)
+            self._timer = self._loop.call_later(limit_s, self.expire)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """The handler has had its time: its transaction is rolled back, and it is waited for."""
         if not self._expired.done():
             self._expired.set_result(None)

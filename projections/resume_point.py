@@ -19,7 +19,7 @@ _BECAUSE = {
 def resume_point(state: State) -> dict[str, Any]:
     """`{version, status, phase, context, run, waiting, done, skipped, failed}`; sub-steps by key, in the plan's order.
 
-    `run` holds `{sub_step, attempt, because, not_before}`, `waiting` holds `{sub_step, for}`.
+    `run` holds `{sub_step, attempt, because, not_before}`, `waiting` holds `{sub_step, for, until}`.
     """
     shape = Shape.of(state["plan"])
     phase = None if state["status"] in ENDED else current_phase(state)
@@ -46,13 +46,13 @@ def _next(state: State, shape: Shape, key: Key, run: list[dict[str, Any]], waiti
     because = _BECAUSE.get(sub_step["status"])
     if because is None:
         if sub_step["wait"]:
-            waiting.append({"sub_step": key, "for": _wait(sub_step)})
+            waiting.append(_waiting(key, _wait(sub_step), sub_step["wait"]["until"]))
         return
     edges = open_edges(state, shape, key)
     if state["status"] in STOPPED:
-        waiting.append({"sub_step": key, "for": f"a person: the job is {state['status']}"})
+        waiting.append(_waiting(key, f"a person: the job is {state['status']}"))
     elif edges and not sub_step["attempts"]:
-        waiting.append({"sub_step": key, "for": ", ".join(edges)})
+        waiting.append(_waiting(key, ", ".join(edges)))
     else:
         run.append(
             {
@@ -67,7 +67,11 @@ def _next(state: State, shape: Shape, key: Key, run: list[dict[str, Any]], waiti
 def _wait(sub_step: SubStepState) -> str:
     wait = sub_step["wait"]
     assert wait is not None
-    return f"{wait['kind']} {wait['signal'] or wait['until'] or ''}".strip()
+    return f"{wait['kind']} {wait['signal'] or ''}".strip()
+
+
+def _waiting(key: Key, what: str, until: str | None = None) -> dict[str, Any]:
+    return {"sub_step": key, "for": what, "until": until}
 
 
 def _with_status(state: State, shape: Shape, status: str) -> list[Key]:

@@ -17,6 +17,7 @@ _SUB_STEP_KEYS = (
     "error",
     "reason",
     "retry_at",
+    "wait",
     "idempotency_key",
     "progress",
     "cursor",

@@ -17,7 +17,7 @@ def resume_point_lines(point: dict[str, Any], view: View) -> list[str]:
     """The job, what runs next, what waits and for what, and what is settled already."""
     look = view.look
     run = [_said("run", entry["sub_step"], _why(entry, view)) for entry in point["run"]]
-    waiting = [_said("waiting", entry["sub_step"], f"for {one_line(entry['for'])}") for entry in point["waiting"]]
+    waiting = [_said("waiting", entry["sub_step"], _for(entry, view)) for entry in point["waiting"]]
     settled = [
         f"{pad(kind, _KIND_COLUMNS)}{GAP}{len(point[kind])}: {one_line(', '.join(point[kind]))}"
         for kind in ("failed", "skipped", "done")
@@ -44,6 +44,12 @@ def _why(entry: dict[str, Any], view: View) -> str:
     not_before = entry["not_before"]
     due = f", not before {view.look.when(not_before, view.now)}" if not_before and not_before > view.now else ""
     return f"attempt {entry['attempt']}: {because}{due}"
+
+
+def _for(entry: dict[str, Any], view: View) -> str:
+    """What it waits for, and until when at the latest."""
+    until = f", until {view.look.when(entry['until'], view.now)}" if entry["until"] else ""
+    return f"for {one_line(entry['for'])}{until}"
 
 
 def _said(kind: str, key: str, why: str) -> tuple[str, str, str]:

@@ -8,10 +8,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from steplog import Cancelled, JobHandle, Retry, Settings, Step, Workflow
+import pytest
+
+from steplog import Cancelled, JobHandle, Retry, Settings, Step, Transaction, Workflow
 from steplog.engine import operators
 from steplog.engine.history import load
-from steplog.engine.jobs import resume_blocking, run_here
+from steplog.engine.jobs import prepare, recorded_input, resume_blocking, run_here
+from steplog.engine.worker import Worker
 from steplog.eventstore.store import HeadQuery, Store
 from steplog.projections.state import State
 
@@ -192,8 +195,136 @@ def test_lines_are_kept_with_an_attempt_that_fails(store: Store) -> None:
     lines = [line for event in store.read(job.job_id) if event.type == "SubStepLogged" for line in event.data["lines"]]
     assert lines[:2] == ["first", "sec\\u0000ond"]
     assert len(lines) == 1_001
-    assert lines[-1] == "(1002 more lines were dropped: an attempt keeps 1000)"
+    assert lines[-1] == "(1002 more lines were dropped: an attempt keeps 1000 lines of 65536 characters in all)"
     assert types(store, job.job_id)[-4:] == ["SubStepLogged", "SubStepFailed", "PhaseFailed", "JobFailed"]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_what_was_logged_is_recorded_while_the_handler_goes_on_and_says_nothing(store: Store, is_async: bool) -> None:
+    wf = Workflow("logs")
+
+    def is_told(step: Step) -> bool:
+        return any(
+            "second" in event.data["lines"] for event in store.read(step.job_id) if event.type == "SubStepLogged"
+        )
+
+    def talks(step: Step) -> None:
+        step.log("first")
+        step.log("second")
+        for _ in range(DONE_S_MAX * 50):
+            if is_told(step):
+                return
+            pause.wait(0.02)
+        raise TimeoutError
+
+    async def talks_on_the_loop(step: Step) -> None:
+        await asyncio.to_thread(talks, step)
+
+    pause = threading.Event()
+    handler: Any = talks_on_the_loop if is_async else talks
+    wf.sub_step(name="talks")(handler)
+    assert wf.run(store=store).status == "completed"
+
+
+def test_what_a_timed_out_attempt_said_is_recorded_before_its_failure(store: Store) -> None:
+    wf = Workflow("logs")
+
+    @wf.sub_step(timeout="100ms")
+    async def hangs(step: Step) -> None:
+        step.log("first")
+        step.log("second")
+        step.progress(1)
+        await asyncio.sleep(DONE_S_MAX)
+
+    job = wf.run(store=store)
+
+    told = [line for event in store.read(job.job_id) if event.type == "SubStepLogged" for line in event.data["lines"]]
+    assert told == ["first", "second"]
+    assert types(store, job.job_id)[-5:] == [
+        "SubStepLogged",
+        "SubStepProgressed",
+        "SubStepFailed",
+        "PhaseFailed",
+        "JobFailed",
+    ]
+
+
+def test_what_a_transactional_handler_said_is_committed_with_it(store: Store) -> None:
+    wf = Workflow("logs")
+
+    @wf.sub_step
+    def writes(step: Step, tx: Transaction) -> None:
+        step.log("first")
+        step.log("second")
+
+    job = wf.run(store=store)
+
+    told = [line for event in store.read(job.job_id) if event.type == "SubStepLogged" for line in event.data["lines"]]
+    assert (job.status, told) == ("completed", ["first", "second"])
+
+
+def test_a_handler_that_says_that_it_stops_half_way_is_not_waited_for(store: Store) -> None:
+    """The grace period is longer than the test: only a job that is handed back before it is over lets this pass."""
+    wf = Workflow("stops")
+    patient = Settings(grace_s=1_000.0)
+    ready = threading.Event()
+
+    @wf.sub_step
+    def stops(step: Step) -> None:
+        ready.set()
+        while True:
+            step.raise_if_cancelled()
+            threading.Event().wait(0.01)
+
+    async def stopped() -> State:
+        with Worker(store, settings=patient) as worker:
+            owned, new_job = prepare(worker, wf, recorded_input(wf, None), None)
+            store.create(new_job)
+            running = asyncio.ensure_future(worker.run(owned))
+            assert await asyncio.to_thread(ready.wait, DONE_S_MAX)
+            worker.stop(15)
+            return await asyncio.wait_for(running, DONE_S_MAX)
+
+    state = asyncio.run(stopped())
+
+    assert (state["status"], state["phases"]["main"]["sub_steps"]["stops"]["status"]) == ("queued", "interrupted")
+
+
+@pytest.mark.parametrize("timeout", [None, "1h"], ids=["without timeout", "with timeout"])
+def test_a_sub_step_reset_while_its_handler_does_not_end_waits_for_it(store: Store, timeout: str | None) -> None:
+    wf, ready, go_on = Workflow("obeys"), threading.Event(), threading.Event()
+    running: list[int] = []
+    at_once: list[int] = []
+
+    @wf.sub_step(timeout=timeout)
+    async def stubborn(step: Step) -> int:
+        running.append(step.generation)
+        at_once.append(len(running))
+        ready.set()
+        while step.generation == 1 and not go_on.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                told.set()
+        running.remove(step.generation)
+        return step.generation
+
+    @wf.sub_step
+    def beside(step: Step) -> None:
+        """What could start has started when a checkpoint that was reached after it could is durable."""
+        assert told.wait(DONE_S_MAX)
+        step.checkpoint(1)
+        step.checkpoint(2)
+        go_on.set()
+
+    def reset(job_id: str) -> None:
+        operators.fail(store, job_id, "stubborn", by="anna")
+        operators.reset(store, job_id, "stubborn", by="anna")
+
+    told = threading.Event()
+    job = run_and(wf, store, ready, reset)
+
+    assert (job.status, job.result(stubborn), at_once) == ("completed", 2, [1, 1])
 
 
 def test_a_job_cancelled_before_it_runs_on_does_nothing_more(store: Store) -> None:

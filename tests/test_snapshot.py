@@ -42,7 +42,7 @@ def test_a_snapshot_has_the_keys_that_are_promised(job: tuple[Store, str]) -> No
         for sub_step in phase["sub_steps"].values():
             assert set(sub_step) == {
                 *("status", "attempts", "generation", "started_at", "completed_at", "seconds", "result", "error"),
-                *("reason", "retry_at", "idempotency_key", "progress", "cursor"),
+                *("reason", "retry_at", "wait", "idempotency_key", "progress", "cursor"),
             }
             assert set(sub_step) <= set(new_sub_step())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steplog import JobHandle, Settings, Workflow, result
+from steplog import JobHandle, Settings, Step, Workflow, result
 from steplog.engine import operators
 from steplog.engine.decider import next_due
 from steplog.engine.errors import DefinitionError
@@ -17,6 +17,8 @@ from steplog.engine.jobs import resume_blocking, run_here
 from steplog.engine.plan import differences, plan_of
 from steplog.engine.worker import Worker
 from steplog.eventstore.store import HeadQuery, Store
+from steplog.projections.resume_point import resume_point
+from steplog.projections.snapshot import snapshot
 from steplog.projections.state import State
 
 QUICK = Settings(heartbeat_s=0.05)
@@ -163,6 +165,59 @@ def test_waiting_holds_no_thread_and_no_place_in_a_bounded_phase(store: Store) -
 
     assert wf.run(store=store).status == "completed"
     assert threads[0] < 20
+
+
+def test_a_wait_begins_although_the_phase_has_no_room(store: Store) -> None:
+    wf: Workflow[Any, Any] = Workflow("full")
+    phase = wf.phase("waits", parallel=1)
+
+    @phase.sub_step
+    def looks(step: Step) -> bool:
+        return "SubStepWaiting" in types(store, step.job_id)
+
+    phase.sleep("1ms")
+
+    assert wf.run(store=store).result(looks) is True
+
+
+def test_a_payload_of_another_type_is_refused_and_the_next_signal_counts(store: Store) -> None:
+    wf = approval()
+    job_id = run_until_it_waits(wf, store)
+    operators.signal(store, job_id, "approved", 7, by="anna")
+
+    job = resume_blocking(wf, job_id, store, by="anna")
+    assert (job.status, job.snapshot["error"]["type"]) == ("failed", "SignalRefused")
+    assert job.snapshot["error"]["message"] == "payload: Input should be a valid string"
+
+    operators.signal(store, job_id, "approved", "berta", by="anna")
+    again = resume_blocking(wf, job_id, store, by="anna")
+    assert again.snapshot["phases"]["main"]["sub_steps"]["ship"]["result"] == "approved by berta"
+
+
+def test_a_wait_that_failed_waits_anew_when_it_is_retried_by_hand(store: Store) -> None:
+    wf = approval(timeout="10ms")
+    job = wf.run(store=store)
+    operators.retry(store, job.job_id, "approved", by="anna")
+    operators.signal(store, job.job_id, "approved", "anna", by="anna")
+
+    again = resume_blocking(wf, job.job_id, store, by="anna")
+
+    assert again.status == "completed"
+    assert types(store, job.job_id).count("SubStepWaiting") == 2
+
+
+def test_people_see_what_is_waited_for_and_until_when(store: Store) -> None:
+    job_id = run_until_it_waits(approval(timeout="1h"), store)
+    (until,) = (event.data["until"] for event in store.read(job_id) if event.type == "SubStepWaiting")
+    state = load(store, job_id).state
+
+    shown = snapshot(state)["phases"]["main"]["sub_steps"]["approved"]
+    assert (shown["status"], shown["attempts"]) == ("waiting", 0)
+    assert shown["wait"] == {"kind": "signal", "signal": "approved", "until": until}
+    assert resume_point(state)["waiting"] == [
+        {"sub_step": "main/approved", "for": "signal approved", "until": until},
+        {"sub_step": "main/ship", "for": "main/approved", "until": None},
+    ]
 
 
 def test_a_failure_does_not_wait_for_a_wait(store: Store) -> None:
