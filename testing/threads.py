@@ -53,6 +53,7 @@ class Threads:
     def stand_still_if_dead(self) -> None:
         """Raises Killed, once the dead process is buried."""
         if self._dead:
+            self._leave()
             self._buried.wait()
             raise Killed
 
