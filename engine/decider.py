@@ -109,7 +109,7 @@ class _Deciding(Draft):
                 self.emit(ev.PhaseStarted(phase=phase))
             unsettled = [name for name, step in of_phase["sub_steps"].items() if step["status"] not in SETTLED]
             first = in_order(self.shape, phase, of_phase["suspended"] or unsettled)[0]
-            self._fail_phase(phase, first, exceeded("the job", self.state["plan"]["deadline_s"]))
+            self._fail_phase(phase, first, exceeded("the job", self.state["plan"].get("deadline_s", 0.0)))
         return True
 
     def _advance_phase(self, phase: str) -> bool:

@@ -39,8 +39,8 @@ def unfit_signals(state: State, shape: Shape, definition: AnyDefinition) -> dict
     return {
         (key, signal["signal_id"]): error_of("SignalRefused", "; ".join(problems))
         for waits in shape.waits.values()
-        for key in waits
-        for signal in state["signals"].get(shape.sub_steps[key]["wait"]["signal"] or "", ())
+        for key, wait in waits.items()
+        for signal in state["signals"].get(wait["signal"] or "", ())
         if (problems := _misfit("payload", signal["payload"], definition.sub_steps[key].bindings.returns))
     }
 

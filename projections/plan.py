@@ -82,8 +82,8 @@ class Shape:
     gated: dict[str, tuple[str, ...]]
     """By phase, the names of its sub-steps that may turn out not to run: they have a condition or need a result."""
 
-    waits: dict[str, tuple[Key, ...]]
-    """By phase, its sub-steps that only wait."""
+    waits: dict[str, dict[Key, WaitPlan]]
+    """By phase, its sub-steps that only wait, and for what."""
 
     @staticmethod
     def of(plan: dict[str, Any] | Plan) -> Shape:
@@ -101,7 +101,7 @@ class Shape:
                 for name, phase in phases.items()
             },
             waits={
-                name: tuple(key_of(name, step["name"]) for step in phase["sub_steps"] if "wait" in step)
+                name: {key_of(name, step["name"]): step["wait"] for step in phase["sub_steps"] if "wait" in step}
                 for name, phase in phases.items()
             },
         )

@@ -8,14 +8,14 @@ from steplog.engine.deciding.draft import Draft, attempt_of, error_of
 from steplog.engine.facts import AttemptId, ErrorData
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later, seconds_between
-from steplog.projections.plan import Key, split_key
+from steplog.projections.plan import Key, WaitPlan, split_key
 from steplog.projections.readiness import in_order, sub_step_of
 
 
 def begin_wait(draft: Draft, key: Key) -> None:
     """Let the sub-step wait from now on."""
     phase, name = split_key(key)
-    wait = draft.shape.sub_steps[key]["wait"]
+    wait = draft.shape.waits[phase][key]
     until = None if wait["seconds"] is None else later(draft.now, wait["seconds"])
     generation = sub_step_of(draft.state, key)["generation"]
     draft.emit(
@@ -40,7 +40,7 @@ def _end_wait(draft: Draft, key: Key) -> None:
     if sent:
         _take(draft, key, sent[0])
     elif wait["until"] is not None and wait["until"] <= draft.now:
-        _time_is_over(draft, key, wait["signal"])
+        _time_is_over(draft, key, draft.shape.waits[split_key(key)[0]][key])
 
 
 def _take(draft: Draft, key: Key, signal: dict[str, Any]) -> None:
@@ -52,13 +52,12 @@ def _take(draft: Draft, key: Key, signal: dict[str, Any]) -> None:
         _fail(draft, key, refusal)
 
 
-def _time_is_over(draft: Draft, key: Key, signal: str | None) -> None:
+def _time_is_over(draft: Draft, key: Key, wait: WaitPlan) -> None:
     plan = draft.shape.sub_steps[key]
-    if signal is None or "default" in plan:
+    if wait["kind"] == "sleep" or "default" in plan:
         _complete(draft, key, plan.get("default"))
     else:
-        seconds = plan["wait"]["seconds"] or 0.0
-        _fail(draft, key, error_of("SignalTimeout", f"no signal {signal} came within {seconds:g} s"))
+        _fail(draft, key, error_of("SignalTimeout", f"no signal {wait['signal']} came within {wait['seconds']:g} s"))
 
 
 def _complete(draft: Draft, key: Key, result: Any) -> None:
