@@ -96,7 +96,10 @@ def _wrong_files(store: Store) -> Iterator[Finding]:
 
 def _wrong_jobs(store: Store, tally: Tally, told: Callable[[], None]) -> Iterator[Finding]:
     for job_id in all_job_ids(store.inspection):
-        yield from verify_job(store, job_id, tally)
+        try:
+            yield from verify_job(store, job_id, tally)
+        except JobNotFound:
+            yield Finding(job_id, 0, "an index names this job, and nothing is stored of it")
         told()
 
 

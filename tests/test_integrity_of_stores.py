@@ -151,6 +151,8 @@ def findings_or_refusal(path: Path) -> list[Finding]:
     with closing(SQLiteStore(path, create=False)) as store:
         try:
             return list(verify_all(store))
+        except JobNotFound:
+            raise  # what became of one job must not end the verification of the others
         except StoreError as error:
             return [Finding(None, 0, str(error))]
 
