@@ -6,6 +6,7 @@ from typing import assert_type
 from pydantic import BaseModel
 
 from steplog import Context, JobHandle, Retry, Skip, Step, Transaction, Workflow, result, use
+from steplog.engine.definition import SubStep
 
 
 class Signup(BaseModel, frozen=True):
@@ -84,7 +85,23 @@ def maybe(
     return 1
 
 
+cool_down = register.sleep("1h", after=[website_config], when=lambda job: bool(job.context.code_files))
+assert_type(cool_down, SubStep[[], None, None])
+approved = register.wait_for_signal("approved", Signup, timeout="2d", default=Signup(restaurant_id="nobody"))
+assert_type(approved, SubStep[[], Signup, Signup])
+anything = registration.wait_for_signal("anything", name="any", optional=True)
+
+
+@register.sub_step(after=[cool_down, anything], deadline="10m", timeout=30)
+def ship(step: Step[Signup, Progress], by: Signup = result(approved), said: int = result(anything)) -> str:
+    step.log("shipped", by.restaurant_id)
+    step.raise_if_cancelled()
+    return by.restaurant_id
+
+
 job = registration.run(Signup(restaurant_id="r"))
+assert_type(job.result(cool_down), None)
+assert_type(job.result(approved), Signup)
 assert_type(job, JobHandle[Progress])
 assert_type(job.result(website_config), None)
 assert_type(job.result(code_generation), list[str])
@@ -118,5 +135,6 @@ def greet(name: str = result(fetch)) -> str:
 
 assert_type(hello.run().result(greet), str)
 only_context = Workflow("c", context=Progress)
-only_input = Workflow("i", input=Signup)
+only_input = Workflow("i", input=Signup, deadline="1h")
+assert_type(only_input, Workflow[Signup, Context])
 only_context.run()

@@ -89,6 +89,25 @@ def k(tx: Transaction, n: str) -> int:
     return 1
 
 
+approved = wf.wait_for_signal("approved", str)
+
+
+@wf.sub_step
+def m(n: int = result(approved)) -> int:  # refused
+    return n
+
+
+@wf.sub_step
+def n(step: Step[Signup, Progress]) -> None:
+    step.log(1)  # refused
+
+
+wf.sleep(None)  # refused
+wf.sleep("1h", after=["a"])  # refused
+wf.wait_for_signal("go", str, timeout=[1])  # refused
+wf.sub_step(deadline=[1])  # refused
+Workflow("late", deadline=[1])  # refused
+approved("anna")  # refused
 wf.run()  # refused
 wf.run("x")  # refused
 a()  # refused
