@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,10 +19,10 @@ from steplog.engine.plan import plan_of
 from steplog.engine.runner import Owned
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
-from steplog.engine.values import adapter, dump, problems_of
+from steplog.engine.values import adapter, dump, input_hash, problems_of
 from steplog.engine.worker import Worker
 from steplog.eventstore.chain import Position, end_of, seal
-from steplog.eventstore.codec import check_name, encode
+from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import JobOwned, KeyConflict, WrongState
 from steplog.eventstore.events import Event, EventData, JobClaimed, JobCreated
 from steplog.eventstore.store import NewJob, Store
@@ -138,7 +137,7 @@ def prepare(worker: Worker, definition: AnyDefinition, input: Any, key: str | No
     state = evolution.state
     events = seal(job_id, Position(), [created, claimed], at, worker.clock)
     owned = Owned(Loaded(state, end_of(events, Position())), claim, definition)
-    return owned, NewJob(job_id, events, head_of(state), sha256(encode(input)).hexdigest(), claim)
+    return owned, NewJob(job_id, events, head_of(state), input_hash(input), claim)
 
 
 def _created(job_id: str, created: EventData, at: str) -> State:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
+from hashlib import sha256
 from types import NoneType
 from typing import Any
 
@@ -107,3 +108,8 @@ def _parts(value: object) -> dict[Any, object] | None:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     return None
+
+
+def input_hash(input: Any) -> str:
+    """What tells a recorded input from another one where a key is asked for again."""
+    return sha256(encode(input)).hexdigest()

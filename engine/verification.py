@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from steplog.engine.values import input_hash
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import JobNotFound, LogError, StoreDamaged
-from steplog.eventstore.events import Event
+from steplog.eventstore.events import Event, JobCreated
 from steplog.eventstore.inspection import Key, all_job_ids, all_keys
 from steplog.eventstore.store import Head, Proposal, Store
 from steplog.projections.evolve import fold
@@ -87,6 +88,10 @@ def _wrong_key(store: Store, head: Head) -> Iterator[Finding]:
     if key is None or key.job_id != head.job_id:
         holder = f"belongs to job {key.job_id}" if key else "is not taken"
         yield Finding(head.job_id, 0, f"the job's key {name!r} {holder} in the table of keys")
+        return
+    first = next(store.read(head.job_id, 0, 1))
+    if first.type == JobCreated.type() and key.input_hash != input_hash(first.data.get("input")):
+        yield Finding(head.job_id, 1, f"the job's key {name!r} is kept for another input than the job's")
 
 
 def _wrong_files(store: Store) -> Iterator[Finding]:
@@ -99,7 +104,7 @@ def _wrong_jobs(store: Store, tally: Tally, told: Callable[[], None]) -> Iterato
         try:
             yield from verify_job(store, job_id, tally)
         except JobNotFound:
-            yield Finding(job_id, 0, "an index names this job, and nothing is stored of it")
+            yield Finding(job_id, 0, "there are states or an index of this job, and neither head nor events")
         told()
 
 

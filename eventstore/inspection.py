@@ -36,7 +36,7 @@ class Inspection(Protocol):
     """A store as an auditor sees it. Nothing is checked; between pages no transaction is open."""
 
     def job_ids(self, after: str = "", limit: int = PAGE_JOBS) -> list[str]:
-        """Ids behind `after`, ascending, of jobs that have a head or events or both."""
+        """Ids behind `after`, ascending, of jobs of which anything is stored: a head, events or states."""
         ...
 
     def rows(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Row]:

@@ -28,6 +28,8 @@ select job_id::text from (
     (select job_id from {s}.jobs where job_id > %(after)s order by job_id limit %(limit)s)
     union
     (select job_id from logs where job_id is not null limit %(limit)s)
+    union
+    (select distinct job_id from {s}.snapshots where job_id > %(after)s order by job_id limit %(limit)s)
 ) as known
 order by known.job_id limit %(limit)s
 """

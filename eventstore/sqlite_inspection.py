@@ -26,6 +26,8 @@ WITH RECURSIVE logs (job_id) AS (
 SELECT job_id FROM (SELECT job_id FROM jobs WHERE job_id > :after ORDER BY job_id LIMIT :limit)
 UNION
 SELECT job_id FROM logs WHERE job_id IS NOT NULL
+UNION
+SELECT job_id FROM (SELECT DISTINCT job_id FROM snapshots WHERE job_id > :after ORDER BY job_id LIMIT :limit)
 ORDER BY job_id LIMIT :limit
 """
 

@@ -111,6 +111,8 @@ def test_job_of_which_nothing_is_stored_is_not_found(store: Store) -> None:
         ("DELETE FROM job_keys WHERE job_id = ?", 0),
         ("UPDATE job_keys SET job_id = 'nobody' WHERE job_id = ?", 0),
         ("UPDATE job_keys SET key = 'b' WHERE job_id = ?", 0),
+        ("UPDATE job_keys SET input_hash = '' WHERE job_id = ?", 1),
+        ("UPDATE snapshots SET job_id = 'nobody' WHERE job_id = ?", 0),
     ],
 )
 def test_what_was_done_to_one_job_is_found_and_the_others_are_verified(
@@ -123,7 +125,7 @@ def test_what_was_done_to_one_job_is_found_and_the_others_are_verified(
     assert found(sqlite_store) == []
     tamper(statement, job_id)
     findings = found(sqlite_store)
-    assert (job_id, version) in findings
+    assert {(job_id, version), ("nobody", version)} & set(findings)
     assert {each for each, _ in findings} <= {job_id, "nobody"}
 
 
@@ -163,7 +165,7 @@ def contents(path: Path) -> list[Any]:
     with closing(sqlite3.connect(path)) as raw:
         raw.text_factory = bytes
         for table in ("events", "jobs", "snapshots", "job_keys"):
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error, UnicodeDecodeError):
                 rows.append(raw.execute(f"SELECT * FROM {table} NOT INDEXED").fetchall())  # noqa: S608
     return rows
 
