@@ -100,8 +100,9 @@ class Attempts:
 
     def abandon_all_but(self, going: Collection[AttemptId]) -> None:
         """Stop attempts that a person settled: what their handlers still say comes late."""
+        left = set(going)
         for channel in self._running:
-            if channel.of not in going:
+            if channel.of not in left:
                 self._abandon(channel)
 
     def abandon(self, of: AttemptId) -> None:

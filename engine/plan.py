@@ -46,11 +46,22 @@ def differences(recorded: Plan, current: Plan) -> list[str]:
 
 def _sub_step_differences(key: str, then: SubStepPlan, now: SubStepPlan) -> list[str]:
     before, after = dict(then), dict(now)
-    return [
-        f"sub-step {key}: {name} was {before.get(name)} and is {after.get(name)}"
-        for name in ("after", "needs", "defaults", "optional", "when", "wait", "default")
-        if before.get(name) != after.get(name)
+    found = [
+        f"sub-step {key}: {name} was {before[name]} and is {after[name]}"
+        for name in ("after", "needs", "defaults", "optional", "when")
+        if before[name] != after[name]
     ]
+    if _waits_for(then) != _waits_for(now):
+        found.append(f"sub-step {key} waited for {_waits_for(then)} and waits for {_waits_for(now)}")
+    return found
+
+
+def _waits_for(plan: SubStepPlan) -> str:
+    """Not for how long: a job keeps to what its plan says."""
+    wait = plan.get("wait")
+    if wait is None:
+        return "nothing"
+    return "time" if wait["signal"] is None else f"signal {wait['signal']}"
 
 
 def _phase_plan(phase: Phase[Any, Any]) -> PhasePlan:

@@ -116,7 +116,7 @@ class Step(Job[I_co, C_co]):
 
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt should stop: it timed out or was settled by hand, its job is cancelled, its worker stops.
+        """Whether the attempt should stop: it is settled (timed out, late, by hand), its job or its worker is stopping.
 
         A handler that returns has completed, cancelled or not: its effect has happened. One that stops half-way calls
         `raise_if_cancelled`.

@@ -17,6 +17,7 @@ from steplog.engine.jobs import resume_blocking, run_here
 from steplog.engine.plan import differences, plan_of
 from steplog.engine.worker import Worker
 from steplog.eventstore.store import HeadQuery, Store
+from steplog.projections.plan import Plan
 from steplog.projections.resume_point import resume_point
 from steplog.projections.snapshot import snapshot
 from steplog.projections.state import State
@@ -234,12 +235,25 @@ def test_a_failure_does_not_wait_for_a_wait(store: Store) -> None:
     assert asyncio.run(in_time()) == "failed"
 
 
-def test_a_wait_is_part_of_the_plan_that_code_is_compared_with() -> None:
-    short: Workflow[Any, Any] = Workflow("w")
-    short.sleep("1m", name="nap")
-    long: Workflow[Any, Any] = Workflow("w")
-    long.sleep("1h", name="nap")
-    assert len(differences(plan_of(short), plan_of(long))) == 1
+def plan_with(wait: str) -> Plan:
+    wf: Workflow[Any, Any] = Workflow("w")
+    match wait:
+        case "handler":
+            wf.sub_step(name="step")(lambda: None)
+        case "1m" | "1h":
+            wf.sleep(wait, name="step")
+        case signal:
+            wf.wait_for_signal(signal, name="step")
+    return plan_of(wf)
+
+
+def test_what_is_waited_for_is_compared_with_the_code_and_not_for_how_long() -> None:
+    assert differences(plan_with("1m"), plan_with("1h")) == []
+    assert differences(plan_with("1m"), plan_with("go")) == [
+        "sub-step main/step waited for time and waits for signal go"
+    ]
+    assert len(differences(plan_with("stop"), plan_with("go"))) == 1
+    assert len(differences(plan_with("handler"), plan_with("1h"))) == 1
 
 
 def test_a_wait_cannot_be_called_and_a_duration_is_checked() -> None:
