@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import strategies as st
 
@@ -20,6 +20,16 @@ BOOLEANS = st.booleans()
 CHANGES = st.sampled_from([{}, {}, {"a": 1}, {"a": 2, "b": [1]}, {"c": None}])
 POLICIES = st.sampled_from(["retry", "retry", "hold", "fail"])
 SMALL = st.integers(1, 3)
+WAITS = st.sampled_from(
+    [
+        *[{}] * 6,
+        {"wait": {"kind": "sleep", "signal": None, "seconds": 2.0}},
+        {"wait": {"kind": "signal", "signal": "go", "seconds": None}},
+        {"wait": {"kind": "signal", "signal": "go", "seconds": 3.0}},
+        {"wait": {"kind": "signal", "signal": "go", "seconds": 3.0}, "default": "nobody"},
+    ]
+)
+DEADLINES = st.sampled_from([*[{}] * 8, {"deadline_s": 4.0}])
 EDGES = st.lists(st.integers(0, 11), unique=True, max_size=3)
 
 
@@ -60,9 +70,11 @@ def plans(draw: Draw) -> Plan:
                     "when": draw(BOOLEANS),
                     "on_interrupt": draw(POLICIES),
                     "retry": {"attempts": draw(SMALL), "wait_s": 1.0, "factor": 2.0, "wait_s_max": 9.0, "jitter": 0.5},
+                    **draw(WAITS),
+                    **draw(DEADLINES),
                 }
             )
             earlier.append(f"p{phase}/s{number}")
         limit = {"parallel": draw(SMALL)} if draw(BOOLEANS) else {}
         phases.append({"name": f"p{phase}", "sub_steps": steps, **limit})
-    return {"phases": phases}
+    return cast("Plan", {"phases": phases, **draw(DEADLINES)})

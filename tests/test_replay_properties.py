@@ -117,6 +117,34 @@ def test_the_budget_of_attempts_is_kept_over_crashes(log: SimulatedLog) -> None:
             assert failures[key] < plan.sub_steps[key]["retry"]["attempts"]
 
 
+@given(simulated_logs())
+def test_each_signal_is_the_result_of_one_wait_in_the_order_in_which_they_came(log: SimulatedLog) -> None:
+    shape = Shape.of(log.events[0].data["plan"])
+    waits = {key: wait for waits in shape.waits.values() for key, wait in waits.items() if wait["signal"]}
+    sent: list[object] = []
+    for event in log.events:
+        key = f"{event.data.get('phase')}/{event.data.get('sub_step')}"
+        if event.type == "SignalReceived":
+            sent.append(event.data.get("payload"))
+        elif event.type == "SubStepCompleted" and key in waits:
+            assert event.data.get("result") == (sent.pop(0) if sent else shape.sub_steps[key].get("default"))
+    left = fold(log.events)["signals"].get("go", [])
+    assert [signal["payload"] for signal in left] == sent
+
+
+@given(simulated_logs())
+def test_no_crash_moves_a_deadline(log: SimulatedLog) -> None:
+    state: State | None = None
+    for event in log.events:
+        before, state = state, evolve(state, event)
+        if before is None or event.type == "JobResumed":
+            continue
+        assert state["deadline_at"] == before["deadline_at"]
+        for name, phase in before["phases"].items():
+            for step, of in phase["sub_steps"].items():
+                assert of["deadline_at"] in (None, state["phases"][name]["sub_steps"][step]["deadline_at"])
+
+
 @given(simulated_logs(), st.data())
 def test_the_resume_point_names_everything_open_in_the_current_phase_once(
     log: SimulatedLog, data: st.DataObject
