@@ -26,6 +26,7 @@ NAMES = (
     (r"[0-9a-f]{8}-[0-9a-f-]{27}", "…b617"),
     (r"(…|\.\.\.)[0-9a-f]{4,}", "…b617"),
     (r"resume [0-9a-f]{4,}", "resume b617"),
+    (r" \(\d+\)", ""),  # an event more where progress was told in time
 )
 """What differs from run to run, and how the page writes it."""
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from steplog.engine.history import load
 from steplog.engine.jobs import prepare, recorded_input, resume_blocking, run_blocking
 from steplog.engine.worker import Worker
 from steplog.eventstore.errors import JobOwned, StoreUnavailable, WrongState
+from steplog.eventstore.events import EventData, SubStepStarted
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import HeadQuery, Store
 
@@ -225,7 +226,12 @@ async def _start_and_die(store: Store, wf: Workflow[Any, Any], job_id: str | Non
         else:
             owned = worker.claim(job_id, wf)
         runner = worker.runner(owned)
-        runner._start = lambda events: runner.lose_from_thread("died")  # type: ignore[method-assign]  # dies before the handler
+
+        def die_before_the_handler(recorded: Sequence[EventData]) -> None:
+            if any(isinstance(event, SubStepStarted) for event in recorded):
+                runner.lose_from_thread("died")
+
+        runner._start = die_before_the_handler  # type: ignore[method-assign]  # where it would be called
         with pytest.raises(OwnershipLost):
             await runner.run()
     return job_id
