@@ -7,7 +7,7 @@ where that run could have been killed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from steplog.engine.definition import AnyDefinition
@@ -15,14 +15,14 @@ from steplog.engine.history import load
 from steplog.projections.plan import Key
 from steplog.projections.state import ENDED, STOPPED, State
 from steplog.testing.boundaries import Boundaries, Boundary, name_of
+from steplog.testing.loop import Deadlock
 from steplog.testing.memory_of_modules import MemoryOfModules
 from steplog.testing.outcomes import Run, broken_promises, differences
 from steplog.testing.process import Fate, Process, Surroundings
+from steplog.testing.signals import SENT_BY, send_awaited
 
 Effects = Sequence[object] | Callable[[], Iterable[object]]
 """Everything that what stands for the outside world has done so far."""
-
-_RESUMED_BY = "crash safety"
 
 
 class CrashSafety:
@@ -35,12 +35,14 @@ class CrashSafety:
         input: Any,
         effects: Effects | None,
         may_differ: Collection[str],
+        signals: Mapping[str, Any],
     ) -> None:
         self._around = around
         self._definition = definition
         self._input = input
         self._effects: Effects = () if effects is None else effects
         self._may_differ = may_differ
+        self._signals = signals
         self._memory = MemoryOfModules(definition, effects)
 
     def check(self, only: str | None) -> State:
@@ -58,7 +60,7 @@ class CrashSafety:
         if not wanted:
             raise ValueError(f"no boundary {only!r}: there are {', '.join(map(str, boundaries.found))}")
         for boundary in wanted:
-            run = self._run(Boundaries(boundary))
+            run = self._run_killed(boundary)
             if found := [*broken_promises(run, undisturbed), *differences(run, undisturbed, self._may_differ)]:
                 raise AssertionError(self._story(boundary, run, found))
         return undisturbed.state
@@ -73,6 +75,12 @@ class CrashSafety:
 
     # --- run ---------------------------------------------------------------------------------------------------------
 
+    def _run_killed(self, boundary: Boundary) -> Run:
+        try:
+            return self._run(Boundaries(boundary))
+        except Deadlock as stuck:
+            raise AssertionError(f"{self._headline(boundary)}\n{_listed([str(stuck)])}\n{_again(boundary)}") from stuck
+
     def _run(self, fate: Fate) -> Run:
         before = self._happened()
         lives: list[Process] = []
@@ -81,8 +89,8 @@ class CrashSafety:
             at_crash = self._state(job_id) if lives[0].is_dead else None
             if at_crash is not None and at_crash["status"] not in ENDED | STOPPED:
                 self._life(lives, Fate()).claim_and_run(job_id)
-            while _is_held(self._state(job_id)):
-                self._life(lives, Fate()).claim_and_run(job_id, resume_by=_RESUMED_BY)
+            while _is_held(self._state(job_id)) or send_awaited(self._around, job_id, self._signals):
+                self._life(lives, Fate()).claim_and_run(job_id, resume_by=SENT_BY)
             return Run(
                 self._state(job_id),
                 at_crash,
@@ -110,7 +118,7 @@ class CrashSafety:
     def _story(self, boundary: Boundary, run: Run, found: list[str]) -> str:
         crash = run.at_crash["version"] if run.at_crash else 0
         lines = [
-            f"workflow {self._definition.name} is not crash-safe. Killed {boundary}, and resumed by another worker:",
+            self._headline(boundary),
             _listed(found),
             f"the log of job {run.state['job_id']}:",
         ]
@@ -118,7 +126,14 @@ class CrashSafety:
             lines.append(f"  {event.version:>4} {name_of(event.type, event.data)}")
             if event.version == crash:
                 lines.append(f"       ✗ killed {boundary}")
-        return "\n".join([*lines, f"to see this one alone: assert_crash_safe(..., only={str(boundary)!r})"])
+        return "\n".join([*lines, _again(boundary)])
+
+    def _headline(self, boundary: Boundary) -> str:
+        return f"workflow {self._definition.name} is not crash-safe. Killed {boundary}, and resumed by another worker:"
+
+
+def _again(boundary: Boundary) -> str:
+    return f"to see this one alone: assert_crash_safe(..., only={str(boundary)!r})"
 
 
 def _is_held(state: State) -> bool:

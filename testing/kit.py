@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, overload
 
 from typing_extensions import TypeVar
@@ -21,12 +23,19 @@ from steplog.testing.crash_safety import CrashSafety, Effects
 from steplog.testing.memory import MemoryStore
 from steplog.testing.process import Fate, Process, Surroundings
 from steplog.testing.rewiring import Provider
+from steplog.testing.signals import send_awaited
 
 I = TypeVar("I", default=NoInput)  # noqa: E741  # the field's usual letter for an input type
 C = TypeVar("C", bound=Context, default=Context)
 
 MayDiffer = Collection[Produces[Any] | str]
 """Results that rightly differ from run to run, by sub-step, and fields of the context as `context.field`."""
+
+
+Signals = Mapping[str, Any]
+"""Payloads by the names of signals, each sent as often as a sub-step waits for it."""
+
+NO_SIGNALS: Signals = MappingProxyType({})
 
 
 class Kit:
@@ -46,24 +55,29 @@ class Kit:
     # --- run ---------------------------------------------------------------------------------------------------------
 
     @overload
-    async def run(self, workflow: Workflow[NoInput, C], input: NoInput | None = None) -> JobHandle[C]: ...
+    async def run(
+        self, workflow: Workflow[NoInput, C], input: NoInput | None = None, *, signals: Signals = NO_SIGNALS
+    ) -> JobHandle[C]: ...
     @overload
-    async def run(self, workflow: Workflow[I, C], input: I) -> JobHandle[C]: ...
-    async def run(self, workflow: Workflow[Any, Any], input: Any = None) -> Any:
+    async def run(self, workflow: Workflow[I, C], input: I, *, signals: Signals = NO_SIGNALS) -> JobHandle[C]: ...
+    async def run(self, workflow: Workflow[Any, Any], input: Any = None, *, signals: Signals = NO_SIGNALS) -> Any:
         """Run a job to its end, or to where it waits for a person or a signal. Raises InputRefused, Deadlock.
 
-        The loop of the test goes on meanwhile: the job has one of its own, in a thread.
+        `signals`, payloads by name, are sent when the job waits for them. The loop of the test goes on meanwhile: the
+        job has one of its own, in a thread.
         """
-        return await asyncio.to_thread(self._run, workflow, input)
+        return await asyncio.to_thread(self._run, workflow, input, signals)
 
     @overload
-    def run_blocking(self, workflow: Workflow[NoInput, C], input: NoInput | None = None) -> JobHandle[C]: ...
+    def run_blocking(
+        self, workflow: Workflow[NoInput, C], input: NoInput | None = None, *, signals: Signals = NO_SIGNALS
+    ) -> JobHandle[C]: ...
     @overload
-    def run_blocking(self, workflow: Workflow[I, C], input: I) -> JobHandle[C]: ...
-    def run_blocking(self, workflow: Workflow[Any, Any], input: Any = None) -> Any:
+    def run_blocking(self, workflow: Workflow[I, C], input: I, *, signals: Signals = NO_SIGNALS) -> JobHandle[C]: ...
+    def run_blocking(self, workflow: Workflow[Any, Any], input: Any = None, *, signals: Signals = NO_SIGNALS) -> Any:
         """`run` for a test that is no coroutine."""
         _refuse_in_event_loop("run")
-        return self._run(workflow, input)
+        return self._run(workflow, input, signals)
 
     async def resume(self, workflow: Workflow[I, C], job_id: str, *, by: str = "tester") -> JobHandle[C]:
         """Run a job on that waits for a person or a signal. Raises WrongState where it has ended."""
@@ -84,6 +98,7 @@ class Kit:
         *,
         effects: Effects | None = None,
         may_differ: MayDiffer = (),
+        signals: Signals = NO_SIGNALS,
         only: str | None = None,
     ) -> JobHandle[C]: ...
     @overload
@@ -94,6 +109,7 @@ class Kit:
         *,
         effects: Effects | None = None,
         may_differ: MayDiffer = (),
+        signals: Signals = NO_SIGNALS,
         only: str | None = None,
     ) -> JobHandle[C]: ...
     async def assert_crash_safe(self, workflow: Workflow[Any, Any], input: Any = None, **options: Any) -> Any:
@@ -114,6 +130,7 @@ class Kit:
         *,
         effects: Effects | None = None,
         may_differ: MayDiffer = (),
+        signals: Signals = NO_SIGNALS,
         only: str | None = None,
     ) -> JobHandle[C]: ...
     @overload
@@ -124,6 +141,7 @@ class Kit:
         *,
         effects: Effects | None = None,
         may_differ: MayDiffer = (),
+        signals: Signals = NO_SIGNALS,
         only: str | None = None,
     ) -> JobHandle[C]: ...
     def assert_crash_safe_blocking(self, workflow: Workflow[Any, Any], input: Any = None, **options: Any) -> Any:
@@ -133,24 +151,28 @@ class Kit:
 
     # --- in whichever thread -----------------------------------------------------------------------------------------
 
-    def _run(self, workflow: Workflow[Any, Any], input: Any) -> JobHandle[Any]:
+    def _run(self, workflow: Workflow[Any, Any], input: Any, signals: Signals) -> JobHandle[Any]:
         recorded = recorded_input(workflow, input)
         with self._running:
-            process = Process(self._around, workflow, Fate())
-            try:
+            with self._process(workflow) as process:
                 job_id = process.create_and_run(recorded)
-            finally:
-                process.bury()
+            while send_awaited(self._around, job_id, signals):
+                with self._process(workflow) as process:
+                    process.claim_and_run(job_id)
         return JobHandle(load(self.store, job_id).state, workflow)
 
     def _resume(self, workflow: Workflow[Any, Any], job_id: str, by: str) -> JobHandle[Any]:
-        with self._running:
-            process = Process(self._around, workflow, Fate())
-            try:
-                process.claim_and_run(job_id, resume_by=by)
-            finally:
-                process.bury()
+        with self._running, self._process(workflow) as process:
+            process.claim_and_run(job_id, resume_by=by)
         return JobHandle(load(self.store, job_id).state, workflow)
+
+    @contextmanager
+    def _process(self, workflow: Workflow[Any, Any]) -> Iterator[Process]:
+        process = Process(self._around, workflow, Fate())
+        try:
+            yield process
+        finally:
+            process.bury()
 
     def _check(
         self,
@@ -159,12 +181,13 @@ class Kit:
         *,
         effects: Effects | None = None,
         may_differ: MayDiffer = (),
+        signals: Signals = NO_SIGNALS,
         only: str | None = None,
     ) -> JobHandle[Any]:
         names = {each.key if isinstance(each, Produces) else each for each in may_differ}
         recorded = recorded_input(workflow, input)
         with self._running:
-            state = CrashSafety(self._around, workflow, recorded, effects, names).check(only)
+            state = CrashSafety(self._around, workflow, recorded, effects, names, signals).check(only)
         return JobHandle(state, workflow)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import uuid4
 
 from pydantic import BaseModel
@@ -125,6 +126,21 @@ async def cook(step: OrderStep, lock: Lock = use(open_lock)) -> None:
     """Frees what it took in a `finally`, which a killed process never reaches."""
     if lock.holder is not None:
         raise RuntimeError(f"held by {lock.holder}")
+    lock.holder = step.name
+    try:
+        await step.checkpoint("half done")
+    finally:
+        lock.holder = None
+
+
+waiting = Workflow("waiting", input=Order, context=Progress)
+
+
+@waiting.sub_step
+async def cook_later(step: OrderStep, lock: Lock = use(open_lock)) -> None:
+    """The same, and whoever comes later waits for what was never freed."""
+    while lock.holder is not None:
+        await asyncio.Event().wait()
     lock.holder = step.name
     try:
         await step.checkpoint("half done")

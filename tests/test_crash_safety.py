@@ -11,8 +11,9 @@ import orders_workflow as orders
 import pytest
 from orders_workflow import Bank, Lock, Order
 
-from steplog import Context, Retry, Skip, Step, Workflow, use
+from steplog import Context, Retry, Skip, Step, Transaction, Workflow, use
 from steplog.testing import Kit
+from steplog.testing.memory_of_modules import MemoryOfModules
 
 
 @pytest.fixture
@@ -166,6 +167,14 @@ def test_what_only_a_finally_would_free_stays_taken(steplog: Kit) -> None:
     assert "job: failed with RuntimeError (undisturbed: completed)" in told
 
 
+def test_what_is_waited_for_in_vain_after_a_crash_is_found(steplog: Kit) -> None:
+    steplog.use(orders.open_lock, Lock())
+    told = refused(steplog, orders.waiting, Order())
+    assert "Killed before SubStepCheckpointed main/cook_later #1, and resumed" in told
+    assert "main/cook_later#2" in told
+    assert "would wait for ever" in told
+
+
 def test_the_story_says_where_it_was_killed_and_how_to_see_it_again(steplog: Kit, bank: Bank) -> None:
     told = refused(steplog, orders.careless, Order(), effects=bank.charges)
     place = "before SubStepCompleted main/pay #1"
@@ -230,6 +239,20 @@ def test_a_killed_plain_handler_stands_still_at_its_next_report(steplog: Kit) ->
     assert told[4:] == ["began 1", "began 2", "ended 2"]
 
 
+def test_what_a_transaction_of_a_killed_worker_had_written_is_undone(steplog: Kit) -> None:
+    wf = Workflow("transaction")
+
+    @wf.sub_step
+    def writes(step: Step, tx: Transaction) -> int:
+        tx.execute("insert into stock values (%s, %s)", [step.job_id, step.attempt])
+        return len(list(tx.execute("select * from stock where dish = %s", [step.job_id])))
+
+    with steplog.store.transaction() as tx:
+        tx.execute(orders.STOCK)
+    assert steplog.assert_crash_safe_blocking(wf, only="before SubStepCompleted main/writes #1").result(writes) == 1
+    assert [attempt for _, attempt in rows(steplog)] == [1, 1, 2]
+
+
 def test_a_resource_is_opened_anew_for_each_attempt(steplog: Kit) -> None:
     opened: list[str] = []
 
@@ -246,3 +269,30 @@ def test_a_resource_is_opened_anew_for_each_attempt(steplog: Kit) -> None:
 
     steplog.assert_crash_safe_blocking(wf, effects=list)
     assert opened.count("open") == opened.count("closed")
+
+
+# --- what a new worker does not remember -----------------------------------------------------------------------------
+
+
+def test_plain_data_of_the_handlers_modules_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, world = [1, {"a": {2}}], ["effect"]
+    bank, ledger = Bank(), {"effects": world}
+    module_variables = {"kept": kept, "world": world, "ledger": ledger, "bank": bank, "number": 1}
+    for name, value in module_variables.items():
+        monkeypatch.setattr(orders, name, value, raising=False)
+    memory = MemoryOfModules(orders.safe, world)
+
+    kept[1]["a"].add(3)  # type: ignore[index]
+    kept.append("more")
+    world.append("another")
+    ledger["more"] = []
+    bank.charges.append(("soup", 1))
+    monkeypatch.setattr(orders, "number", 2)
+    monkeypatch.setattr(orders, "kept", None)
+    memory.forget()
+
+    assert orders.kept is kept  # type: ignore[attr-defined]
+    assert kept == [1, {"a": {2}}]
+    assert (world, ledger) == (["effect", "another"], {"effects": world, "more": []})
+    assert bank.charges == [("soup", 1)]
+    assert orders.number == 1  # type: ignore[attr-defined]

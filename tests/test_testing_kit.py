@@ -115,20 +115,28 @@ def _say_hello(server: socket.socket) -> None:
 # --- signals and persons ---------------------------------------------------------------------------------------------
 
 
+approval = Workflow("approval")
+approved = approval.wait_for_signal("approved", str)
+
+
+@approval.sub_step
+def ship(by: str = result(approved)) -> str:
+    return f"approved by {by}"
+
+
 def test_a_job_that_waits_for_a_signal_is_returned_and_goes_on_when_it_was_sent(steplog: Kit) -> None:
-    wf = Workflow("approval")
-    approved = wf.wait_for_signal("approved", str)
-
-    @wf.sub_step
-    def ship(by: str = result(approved)) -> str:
-        return f"approved by {by}"
-
-    waiting = steplog.run_blocking(wf)
+    waiting = steplog.run_blocking(approval)
     assert waiting.status == "queued"
     assert waiting.snapshot["phases"]["main"]["sub_steps"]["approved"]["status"] == "waiting"
 
     operators.signal(steplog.store, waiting.job_id, "approved", "anna", by="anna", clock=steplog.clock)
-    assert steplog.resume_blocking(wf, waiting.job_id).result(ship) == "approved by anna"
+    assert steplog.resume_blocking(approval, waiting.job_id).result(ship) == "approved by anna"
+
+
+def test_a_signal_that_was_given_is_sent_when_the_job_waits_for_it(steplog: Kit) -> None:
+    signals = {"approved": "anna", "never asked for": 1}
+    assert steplog.run_blocking(approval, signals=signals).result(ship) == "approved by anna"
+    assert steplog.assert_crash_safe_blocking(approval, signals=signals).result(ship) == "approved by anna"
 
 
 def test_a_signal_that_does_not_come_times_out_at_once(steplog: Kit) -> None:
