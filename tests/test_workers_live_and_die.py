@@ -231,7 +231,7 @@ async def _start_and_die(store: Store, wf: Workflow[Any, Any], job_id: str | Non
             if any(isinstance(event, SubStepStarted) for event in recorded):
                 runner.lose_from_thread("died")
 
-        runner._start = die_before_the_handler  # type: ignore[method-assign]  # where it would be called
+        runner._start = die_before_the_handler  # type: ignore[method-assign, assignment]  # where it would be called
         with pytest.raises(OwnershipLost):
             await runner.run()
     return job_id
