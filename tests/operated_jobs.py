@@ -85,7 +85,7 @@ class Job:
         return self.decide(fact.Interrupted("handed back", self.state["worker_id"] or ""), stopping=True)
 
     def lives_on(self) -> Job:
-        """Resumed and claimed if need be, with every attempt completing, until it ends or stops."""
+        """Resumed and claimed if need be, attempts completing and signals coming, until it ends or stops."""
         if self.state["worker_id"] is None:
             self.claim()
         else:
@@ -96,11 +96,17 @@ class Job:
             running = in_progress(self.state)
             if not running:
                 due = next_due(self.state, self.state["recorded_at"])
-                assert due, f"the job hangs: {self.statuses()}"
+                assert due or self.is_signalled(), f"the job hangs: {self.statuses()}"
                 self.state = self.state.copy()
-                self.state["recorded_at"] = due
+                self.state["recorded_at"] = due or self.state["recorded_at"]
             self.decide(*(fact.Completed(of, None, {}, 1.0) for of in running))
         raise AssertionError("the job goes on for ever")
+
+    def is_signalled(self) -> bool:
+        """Whether a sub-step waits for a signal, which then comes."""
+        waits = [self.of(key)["wait"] for key in self.shape.sub_steps]
+        names = {wait["signal"] for wait in waits if wait and wait["signal"]}
+        return bool(self.append(*(ev.SignalReceived(name=name, signal_id=f"s{name}") for name in names)))
 
     def of(self, key: str) -> Any:
         return sub_step_of(self.state, key)

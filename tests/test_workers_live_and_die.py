@@ -227,11 +227,11 @@ async def _start_and_die(store: Store, wf: Workflow[Any, Any], job_id: str | Non
             owned = worker.claim(job_id, wf)
         runner = worker.runner(owned)
 
-        def die_before_the_handler(recorded: Sequence[EventData]) -> None:
-            if any(isinstance(event, SubStepStarted) for event in recorded):
+        def die_before_the_handler(events: Sequence[EventData]) -> None:
+            if any(isinstance(event, SubStepStarted) for event in events):
                 runner.lose_from_thread("died")
 
-        runner._start = die_before_the_handler  # type: ignore[method-assign, assignment]  # where it would be called
+        runner._start = die_before_the_handler  # type: ignore[method-assign]  # where it would be called
         with pytest.raises(OwnershipLost):
             await runner.run()
     return job_id
