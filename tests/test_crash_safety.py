@@ -14,6 +14,7 @@ from orders_workflow import Bank, Lock, Order
 from steplog import Context, Retry, Skip, Step, Transaction, Workflow, use
 from steplog.testing import Kit
 from steplog.testing.memory_of_modules import MemoryOfModules
+from steplog.testing.threads import Threads
 
 
 @pytest.fixture
@@ -224,7 +225,7 @@ def test_a_killed_async_handler_cleans_up_only_when_all_is_over(steplog: Kit) ->
     assert told == ["end 1", "end 1", "end 2", "end 1"]
 
 
-def test_a_killed_plain_handler_stands_still_at_its_next_report(steplog: Kit) -> None:
+def test_a_killed_plain_handler_stands_still_at_its_checkpoint(steplog: Kit) -> None:
     wf = Workflow("stands still")
     told: list[str] = []
 
@@ -232,11 +233,36 @@ def test_a_killed_plain_handler_stands_still_at_its_next_report(steplog: Kit) ->
     def work(step: Step) -> None:
         told.append(f"began {step.attempt}")
         step.checkpoint(1)
-        step.progress(1)
         told.append(f"ended {step.attempt}")
 
     steplog.assert_crash_safe_blocking(wf, only="after SubStepCheckpointed main/work #1")
     assert told[4:] == ["began 1", "began 2", "ended 2"]
+
+
+def test_a_killed_plain_handler_stands_still_at_its_next_report(steplog: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = threading.Event()
+    die = Threads.die
+
+    def die_and_tell(threads: Threads) -> None:
+        die(threads)
+        dead.set()
+
+    monkeypatch.setattr(Threads, "die", die_and_tell)
+    wf = Workflow("reports")
+    calls: list[int] = []
+    told: list[str] = []
+    wf.sub_step(name="first")(lambda: 1)
+
+    @wf.sub_step
+    def second(step: Step) -> None:
+        calls.append(step.attempt)
+        if len(calls) == 3:  # of the run that is killed
+            dead.wait(10)
+        step.progress(1)
+        told.append(f"went on {step.attempt}")
+
+    steplog.assert_crash_safe_blocking(wf, only="before SubStepCompleted main/first #1")
+    assert told == ["went on 1", "went on 1", "went on 2"]
 
 
 def test_what_a_transaction_of_a_killed_worker_had_written_is_undone(steplog: Kit) -> None:

@@ -89,3 +89,7 @@ def test_the_installed_distribution_offers_the_command() -> None:
 def test_the_installed_distribution_offers_the_pytest_plugin() -> None:
     (plugin,) = distribution("steplog").entry_points.select(group="pytest11")
     assert (plugin.name, plugin.value) == ("steplog", "steplog.testing.plugin")
+
+
+def test_what_tests_need_is_no_runtime_dependency() -> None:
+    assert not [each for each in PROJECT["project"]["dependencies"] if each.startswith(("pytest", "hypothesis"))]
