@@ -24,6 +24,7 @@ from steplog.eventstore.writer import Item, Mailbox, Outcome, Writer
 from steplog.projections.plan import Key
 from steplog.projections.state import State
 from steplog.testing.clock import VirtualClock
+from steplog.testing.landing import Landing
 from steplog.testing.loop import Deadlock, VirtualLoop
 from steplog.testing.memory import MemoryStore
 from steplog.testing.rewiring import Provider, rewired
@@ -72,6 +73,7 @@ class Process:
         self._open: list[StoreTransaction] = []
         self._runner: Runner | None = None
         self._loop = _Loop(clock, self)
+        self._landing = Landing(self._loop)
         self._worker = Worker(cast(Store, _StoreOfProcess(store, self)), clock=clock)
         self._worker.writer.close()
         self._worker.writer = _WritesAtOnce(store, self)
@@ -144,6 +146,7 @@ class Process:
         """In the loop's thread: nothing of it goes on."""
         self.is_dead = True
         self._threads.die()
+        self._landing.open()
         self._loop.stop()
         for transaction in self._open:
             transaction.roll_back()
@@ -152,6 +155,7 @@ class Process:
     def bury(self) -> None:
         """Let whatever is left of it clean up, and end."""
         self._threads.bury()
+        self._landing.open()
         if self.is_dead:
             self._loop.set_exception_handler(lambda loop, said: None)
         else:
@@ -166,7 +170,13 @@ class Process:
 
     # --- what runs in it ---------------------------------------------------------------------------------------------
 
-    def sub_steps_running(self) -> list[AnySubStep]:
+    def is_awaited(self, files: int) -> bool:
+        """Whether a handler's end, a plain handler, or a file that some handler has open is to be waited for."""
+        if self._landing.let_one_through():
+            return True
+        return any(files or not sub_step.bindings.is_async for sub_step in self._sub_steps_running())
+
+    def _sub_steps_running(self) -> list[AnySubStep]:
         """Those with an attempt that is not over: its task has their name."""
         names = [task.get_name().rpartition("#")[0] for task in asyncio.all_tasks(self._loop)]
         return [self._definition.sub_steps[name] for name in names if name in self._definition.sub_steps]
@@ -182,14 +192,20 @@ class Process:
     def _watched(self, key: Key, sub_step: AnySubStep) -> Callable[..., Any]:
         async def called(*args: Any, **kwargs: Any) -> Any:
             self.calls[key] += 1
-            return await sub_step.handler(*args, **kwargs)
+            try:
+                return await sub_step.handler(*args, **kwargs)
+            finally:
+                await self._landing.wait()
 
         def called_in_thread(*args: Any, **kwargs: Any) -> Any:
-            with self._threads.going(key):
-                self.calls[key] += 1
-                if sub_step.bindings.wants_step:
-                    through_gate(args[0], self._threads)
-                return sub_step.handler(*args, **kwargs)
+            try:
+                with self._threads.going(key):
+                    self.calls[key] += 1
+                    if sub_step.bindings.wants_step:
+                        through_gate(args[0], self._threads)
+                    return sub_step.handler(*args, **kwargs)
+            finally:
+                self._landing.wait_in_thread()
 
         return called if sub_step.bindings.is_async else called_in_thread
 
@@ -199,14 +215,14 @@ def _runs_something(state: State) -> bool:
 
 
 class _Loop(VirtualLoop):
-    """Waits really for plain handlers, and for files that a running handler has open."""
+    """Waits really for what the process says."""
 
     def __init__(self, clock: VirtualClock, process: Process) -> None:
         super().__init__(clock)
         self._process = process
 
     def is_awaited_outside(self, files: int) -> bool:
-        return any(files or not sub_step.bindings.is_async for sub_step in self._process.sub_steps_running())
+        return self._process.is_awaited(files)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
         try:

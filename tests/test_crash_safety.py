@@ -72,6 +72,20 @@ def test_every_append_of_the_undisturbed_run_is_a_place_to_kill_at(steplog: Kit)
     )
 
 
+def test_what_ends_at_the_same_time_is_recorded_one_by_one(steplog: Kit) -> None:
+    wf = Workflow("siblings")
+
+    async def ends() -> None: ...
+
+    for number in range(3):
+        wf.sub_step(name=f"plain{number}")(lambda: None)
+        wf.sub_step(name=f"async{number}")(ends)
+
+    with pytest.raises(ValueError, match="no boundary") as raised:
+        steplog.assert_crash_safe_blocking(wf, only="there is none")
+    assert str(raised.value).count("before SubStepCompleted") == 6
+
+
 def test_a_job_that_fails_fails_the_same_way_after_each_crash(steplog: Kit) -> None:
     wf = Workflow("fails")
 
