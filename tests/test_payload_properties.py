@@ -15,7 +15,7 @@ from steplog.eventstore.chain import GENESIS, Position, seal
 from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.codec import decode, encode, escape
 from steplog.eventstore.errors import PayloadRefused
-from steplog.eventstore.events import CATALOGUE, EventData, SubStepCompleted
+from steplog.eventstore.events import CATALOGUE, EventData, JobForked, SubStepCompleted
 from steplog.eventstore.rows import Row, read_rows
 
 JOB = "01890000-0000-7000-8000-000000000001"
@@ -28,10 +28,11 @@ def completed(result: object) -> SubStepCompleted:
 
 
 def read_back(*facts: EventData) -> list[dict[str, Any]]:
-    """The data of the events as a store would read them."""
+    """The data of the events as a store would read them; a fork's chain goes on from its parent's hash."""
+    before = Position(hash=facts[0].parent_hash) if isinstance(facts[0], JobForked) else Position()
     rows = [
         Row(new.version, new.event_id, new.type, new.schema_version, new.recorded_at, new.payload, new.hash)
-        for new in seal(JOB, Position(), facts, AT, CLOCK)
+        for new in seal(JOB, before, facts, AT, CLOCK)
     ]
     return [event.data for event in read_rows(JOB, rows, Position())]
 
