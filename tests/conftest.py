@@ -20,4 +20,4 @@ pytest.register_assert_rewrite(
     "compliance.workers",
 )
 
-pytest_plugins = ["hypothesis_profiles", "postgres_fixtures", "store_fixtures", "witness_figures"]
+pytest_plugins = ["hypothesis_profiles", "witness_figures", "postgres_fixtures", "store_fixtures"]
