@@ -26,13 +26,12 @@ with
     )
 select md5(string_agg(seen, ',' order by seen)) from part
 """
-"""Which versions of which catalogue rows make up the schema: another text after any change of it. Only a trigger may
-have been switched off and on again."""
+"""Which versions of which catalogue rows make up the schema: another text after any change of it, but for triggers that
+were switched off and on again, and tables of the test's own that are gone."""
 
 _TABLES = """
 select relname from pg_class
 where relnamespace = %s::regnamespace and relkind in ('r', 'p') and not relispartition
-    and relname <> 'schema_migrations'
 """
 _SEQUENCES = "select relname from pg_class where relnamespace = %s::regnamespace and relkind = 'S'"
 
@@ -42,6 +41,7 @@ class _Schema:
     """A schema as it was when it was made, and the statements that make its tables as empty as they were."""
 
     name: str
+    tables: frozenset[str]
     structure: str
     emptying: sql.Composed
 
@@ -74,6 +74,8 @@ class PostgresSchemas:
         """Empty it for the next test, or drop it if this one changed more than rows or the server lets us not."""
         schema = self._lent.pop(name)
         with _connected(self._dsn) as connection:
+            for table in _tables(connection, name) - schema.tables:
+                connection.execute(sql.SQL("drop table if exists {} cascade").format(sql.Identifier(name, table)))
             if _is_superuser(connection) and _structure(connection, name) == schema.structure:
                 connection.execute(schema.emptying)
                 self._free.append(schema)
@@ -90,7 +92,8 @@ class PostgresSchemas:
         store.migrate()
         store.close()
         with _connected(self._dsn) as connection:
-            return _Schema(name, _structure(connection, name), _emptying(connection, name))
+            tables = _tables(connection, name)
+            return _Schema(name, tables, _structure(connection, name), _emptying(connection, name, tables))
 
 
 def _connected(dsn: str) -> psycopg.Connection:
@@ -109,15 +112,17 @@ def _structure(connection: psycopg.Connection, name: str) -> str:
     return str(row[0])
 
 
-def _emptying(connection: psycopg.Connection, name: str) -> sql.Composed:
-    quoted = sql.Identifier(name).as_string()
-    deletions = [
-        sql.SQL("delete from {}").format(sql.Identifier(name, table))
-        for (table,) in connection.execute(_TABLES, [quoted])
-    ]
+def _tables(connection: psycopg.Connection, name: str) -> frozenset[str]:
+    rows = connection.execute(_TABLES, [sql.Identifier(name).as_string()])
+    return frozenset(table for (table,) in rows)
+
+
+def _emptying(connection: psycopg.Connection, name: str, tables: frozenset[str]) -> sql.Composed:
+    filled = tables - {"schema_migrations"}
+    deletions = [sql.SQL("delete from {}").format(sql.Identifier(name, table)) for table in sorted(filled)]
     restarts = [
         sql.SQL("select setval({}, 1, false)").format(sql.Literal(sql.Identifier(name, sequence).as_string()))
-        for (sequence,) in connection.execute(_SEQUENCES, [quoted])
+        for (sequence,) in connection.execute(_SEQUENCES, [sql.Identifier(name).as_string()])
     ]
     # Sent as one query, so that it is one transaction.
     return sql.SQL("; ").join([sql.SQL("set local session_replication_role = replica"), *deletions, *restarts])
