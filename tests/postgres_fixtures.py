@@ -59,7 +59,7 @@ def postgres_schemas(postgres_dsn: str) -> Iterator[PostgresSchemas]:
     """The migrated schemas that tests take turns with."""
     schemas = PostgresSchemas(postgres_dsn)
     yield schemas
-    schemas.drop_all()
+    schemas.close()
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def new_name() -> str:
 
 def drop(dsn: str, name: str) -> None:
     with _connected(dsn) as connection:
-        connection.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(name)))
+        _drop(connection, name)
 
 
 class PostgresSchemas:
@@ -61,6 +61,8 @@ class PostgresSchemas:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
+        # Kept, for most of what a new one would do is to read the catalogue anew.
+        self._connection = _connected(dsn)
         self._free: list[_Schema] = []
         self._lent: dict[str, _Schema] = {}
 
@@ -73,33 +75,39 @@ class PostgresSchemas:
     def take_back(self, name: str) -> None:
         """Empty it for the next test, or drop it if this one changed more than rows or the server lets us not."""
         schema = self._lent.pop(name)
-        with _connected(self._dsn) as connection:
-            for table in _tables(connection, name) - schema.tables:
-                connection.execute(sql.SQL("drop table if exists {} cascade").format(sql.Identifier(name, table)))
-            if _is_superuser(connection) and _structure(connection, name) == schema.structure:
-                connection.execute(schema.emptying)
-                self._free.append(schema)
-                return
-        drop(self._dsn, name)
+        connection = self._connection
+        for table in _tables(connection, name) - schema.tables:
+            connection.execute(sql.SQL("drop table if exists {} cascade").format(sql.Identifier(name, table)))
+        if _is_superuser(connection) and _structure(connection, name) == schema.structure:
+            connection.execute(schema.emptying)
+            self._free.append(schema)
+        else:
+            _drop(connection, name)
 
-    def drop_all(self) -> None:
+    def close(self) -> None:
+        """Drop them all."""
         while self._free:
-            drop(self._dsn, self._free.pop().name)
+            _drop(self._connection, self._free.pop().name)
+        self._connection.close()
 
     def _made(self) -> _Schema:
         name = new_name()
         store = PostgresStore(self._dsn, schema=name)
         store.migrate()
         store.close()
-        with _connected(self._dsn) as connection:
-            tables = _tables(connection, name)
-            return _Schema(name, tables, _structure(connection, name), _emptying(connection, name, tables))
+        connection = self._connection
+        tables = _tables(connection, name)
+        return _Schema(name, tables, _structure(connection, name), _emptying(connection, name, tables))
 
 
 def _connected(dsn: str) -> psycopg.Connection:
     return psycopg.connect(
         dsn, autocommit=True, options="-c lock_timeout=10s -c client_min_messages=warning -c search_path=pg_catalog"
     )
+
+
+def _drop(connection: psycopg.Connection, name: str) -> None:
+    connection.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(name)))
 
 
 def _is_superuser(connection: psycopg.Connection) -> bool:
