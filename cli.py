@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import integrity, operating, time_travel
+from steplog.commands import fleet, integrity, operating, time_travel
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -48,6 +48,7 @@ def explain(error: Exception, console: Console) -> Failure:
         (ConfigError, 2, "mend that file, or go somewhere else: it is read from the current folder"),
         (log.JobNotFound, 3, "see `steplog ls`"),
         (engine.SubStepNotFound, 3, show),
+        (engine.BatchNotFound, 3, "see `steplog batch ls`"),
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),
         (engine.ModuleFails, 1, "run it again with --debug to see where"),
@@ -161,7 +162,7 @@ def resume(console: Console, /, job: str, watch: bool | None, accept: bool, **sa
         return _report(console, store, job_id, watch)
 
 
-for command in operating.COMMANDS:
+for command in (*operating.COMMANDS, *fleet.COMMANDS):
     main.add_command(command)
 
 

@@ -14,7 +14,7 @@ from steplog.eventstore.chain import end_of, seal
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import WrongState
 from steplog.eventstore.events import Event, EventData, JobClaimed
-from steplog.eventstore.store import Claim, Head, Proposal, Store
+from steplog.eventstore.store import Append, Claim, Head, Proposal, Store
 from steplog.projections.evolve import Evolution, fold
 from steplog.projections.head import head_of
 from steplog.projections.plan import Shape
@@ -42,6 +42,19 @@ def claim_job(
 
     claim = store.claim(job_id, worker_id, loaded.position, rule)
     return outcome[0], claim
+
+
+def claim_of(clock: Clock, worker_id: str, loaded: Loaded, epoch: int) -> tuple[Loaded, Append]:
+    """The claim of a job nobody owns, to be stored if its log still ends there: the job under it, and what to append.
+
+    `epoch` is that of its head. Raises WrongState.
+    """
+    claim = Claim(worker_id, epoch + 1, clock.new_id())
+    at = max(clock.now(), loaded.state["recorded_at"])
+    data, state = _taking_over(loaded.state, claim, at, None)
+    events = seal(loaded.state["job_id"], loaded.position, data, at, clock)
+    item = Append(state["job_id"], loaded.position, claim, events, head_of(state))
+    return Loaded(state, end_of(events, loaded.position), loaded.stored_at), item
 
 
 def _taking_over(state: State, claim: Claim, at: str, resume_by: str | None) -> tuple[list[EventData], State]:

@@ -77,6 +77,14 @@ class AmbiguousSubStep(SteplogError):
         self.candidates = candidates
 
 
+class BatchNotFound(SteplogError):
+    """No job belongs to that batch."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"no batch {batch_id}")
+        self.batch_id = batch_id
+
+
 class PlanMismatch(SteplogError):
     """The job's recorded plan and the workflow in the code disagree."""
 

@@ -84,6 +84,17 @@ def head_document(
     return _document({"head": row, "events": _events(events), "request_id": request_id})
 
 
+def claim_document(item: Append) -> dict[str, Any]:
+    """What the database's `claim_jobs` takes of one job."""
+    owner = _owner(item.claim.epoch, item.claim.claim_id, item.claim.worker_id)
+    return {
+        "expected_version": item.expected.version,
+        "expected_hash": item.expected.hash,
+        "head": _head_after(item) | owner,
+        "events": _events(item.events),
+    }
+
+
 def _document(value: object) -> Json:
     return Json(value, dumps=_dumps)
 

@@ -26,6 +26,7 @@ from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_mem
 from steplog.eventstore.store import (
     Answer,
     Append,
+    BatchCount,
     Beat,
     Claim,
     ClaimRule,
@@ -36,10 +37,12 @@ from steplog.eventstore.store import (
     NewJob,
     Rule,
     StoredState,
+    Work,
     Worker,
     WorkerIdentity,
+    WorkQuery,
 )
-from steplog.eventstore.stream import Mark, judge, read_to, tail_of
+from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, read_to, tail_of
 from steplog.testing.clock import VirtualClock
 
 
@@ -66,6 +69,7 @@ class MemoryStore:
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
+        self._hints = 0
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
         self._database = open_in_memory()
@@ -172,6 +176,41 @@ class MemoryStore:
             self._store(job, _owned(job.head, claim), proposal.events, proposal.columns)
             return claim
 
+    def claim_many(self, batch: Sequence[Append]) -> list[Answer]:
+        with self._lock:
+            for worker_id in {item.claim.worker_id for item in batch}:
+                self._require_alive(worker_id)
+            return [self._claim(item) for item in batch]
+
+    def abandon(self, job_id: str, claim: Claim) -> None:
+        with self._lock:
+            job = self._job(job_id)
+            if (job.head.epoch, job.head.claim_id) == (claim.epoch, claim.claim_id):
+                job.head = _owned(job.head, None)
+
+    # --- finding work ------------------------------------------------------------------------------------------------
+
+    def look_for_work(self, query: WorkQuery) -> Work:
+        with self._lock:
+            now, heads = self.now(), [job.head for job in self._jobs.values()]
+            wanted = [head for head in heads if head.columns.workflow in query.workflows]
+            free = [head for head in wanted if head.worker_id is None and head.columns.wake_at is not None]
+            late = [head.columns.wake_at for head in free if head.columns.wake_at and head.columns.wake_at > now]
+            fresh = [head for head in wanted if query.refused.get(head.job_id) != head.version]
+            left = [head for head in fresh if head.worker_id is not None and not self._lives(head.worker_id)]
+            return Work(now, _due(query, free, now), left[: query.limit], min(late, default=None))
+
+    def hint(self) -> None:
+        with self._lock:
+            self._hints += 1
+            self._let_go.notify_all()
+
+    def await_hint(self, timeout_s: float) -> bool:
+        """In real time: the virtual clock stands still for a thread that waits."""
+        with self._lock:
+            hints = self._hints
+            return self._let_go.wait_for(lambda: self._hints > hints, timeout_s)
+
     def begin(self, timeout_s: float | None = None) -> SQLiteTransaction:
         self._database_turn.acquire()
         self._database.execute("BEGIN IMMEDIATE")
@@ -187,6 +226,12 @@ class MemoryStore:
         with self._lock:
             found = [job.head for _, job in sorted(self._jobs.items(), reverse=True) if _matches(job.head, query)]
             return found[: max(query.limit, 0)]
+
+    def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
+        with self._lock:
+            heads = [job.head.columns for job in self._jobs.values()]
+            found = [head for head in heads if head.batch_id is not None and batch_id in (None, head.batch_id)]
+            return batch_counts((head.batch_id, head.created_at, head.status, 1) for head in found)[: max(limit, 0)]
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         with self._lock:
@@ -274,6 +319,19 @@ class MemoryStore:
         code = self._judged(job, item)
         if code is Code.STORED and head.version == item.expected.version:
             self._store(job, _owned(head, None) if item.release else head, item.events, item.columns)
+        return Answer(item.job_id, code, job.head.version)
+
+    def _claim(self, item: Append) -> Answer:
+        if item.job_id not in self._jobs:
+            return Answer(item.job_id, Code.MISSING, 0)
+        job = self._jobs[item.job_id]
+        if job.held:
+            return Answer(item.job_id, Code.BUSY, job.head.version)
+        first = item.expected.version
+        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
+        code = judge_claim(item, job.head, lambda: marks)
+        if code is Code.STORED and job.head.version == first:
+            self._store(job, _owned(job.head, item.claim), item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
 
     def _judged(self, job: _Job, item: Append) -> Code:
@@ -377,6 +435,17 @@ class _InMemory:
         store._database_turn.release()
 
 
+def _due(query: WorkQuery, free: Sequence[Head], now: str) -> list[Head]:
+    """By workflow, of each the first few by priority and then by time."""
+    due: list[Head] = []
+    for workflow in query.workflows:
+        found = [head for head in free if head.columns.workflow == workflow and (head.columns.wake_at or "") <= now]
+        fresh = [head for head in found if query.refused.get(head.job_id) != head.version]
+        in_order = sorted(fresh, key=lambda head: (-head.columns.priority, head.columns.wake_at or ""))
+        due += in_order[: query.limit]
+    return due
+
+
 def _owned(head: Head, claim: Claim | None) -> Head:
     if claim is None:
         return replace(head, claim_id=None, worker_id=None)
@@ -412,6 +481,7 @@ def _matches(head: Head, query: HeadQuery) -> bool:
         (query.phase, columns.phase),
         (query.key, columns.key),
         (query.failed_sub_step, columns.failed_sub_step),
+        (query.batch_id, columns.batch_id),
     ]
     return (
         all(value is None or value == actual for value, actual in wanted)
