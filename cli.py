@@ -48,6 +48,7 @@ def explain(error: Exception, console: Console) -> Failure:
         (ConfigError, 2, "mend that file, or go somewhere else: it is read from the current folder"),
         (log.JobNotFound, 3, "see `steplog ls`"),
         (engine.SubStepNotFound, 3, show),
+        (engine.RecordRefused, 4, show),
         (engine.BatchNotFound, 3, "see `steplog batch ls`"),
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),

@@ -58,7 +58,8 @@ def claim_of(clock: Clock, worker_id: str, loaded: Loaded, epoch: int) -> tuple[
 
 
 def _taking_over(state: State, claim: Claim, at: str, resume_by: str | None) -> tuple[list[EventData], State]:
-    if state["status"] in ENDED or (state["status"] in STOPPED and resume_by is None) or not is_whole(state):
+    may_run = state["mode"] == "engine" and is_whole(state) and state["status"] not in ENDED
+    if not may_run or (state["status"] in STOPPED and resume_by is None):
         raise WrongState(state["job_id"], state["status"], "run it", allowed_actions(state))
     former = state["worker_id"]
     data: list[EventData] = []

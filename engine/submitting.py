@@ -28,7 +28,7 @@ from steplog.projections.evolve import evolve
 from steplog.projections.head import head_of
 
 if TYPE_CHECKING:
-    import psycopg
+    from steplog.eventstore.postgres_submitting import AsyncConnection, Connection
 
 CHUNK_JOBS = 500
 """How many jobs of a batch one transaction stores."""
@@ -79,7 +79,7 @@ def submit(definition: AnyDefinition, input: Any = None, *, store: Store | str |
 
 
 def submit_inside(
-    connection: psycopg.Connection[Any], definition: AnyDefinition, input: Any, *, schema: str = "steplog", **how: Any
+    connection: Connection, definition: AnyDefinition, input: Any, *, schema: str = "steplog", **how: Any
 ) -> str:
     """The same inside the caller's own transaction: the job is there if and when that commits."""
     from steplog.eventstore.postgres_submitting import create_inside
@@ -88,7 +88,7 @@ def submit_inside(
 
 
 async def asubmit_inside(
-    connection: psycopg.AsyncConnection[Any],
+    connection: AsyncConnection,
     definition: AnyDefinition,
     input: Any,
     *,

@@ -18,7 +18,7 @@ from steplog.engine.submitting import Batch, How, Submission, asubmit_inside, su
 from steplog.eventstore.store import Store
 
 if TYPE_CHECKING:
-    import psycopg
+    from steplog.eventstore.postgres_submitting import AsyncConnection, Connection
 
 I = TypeVar("I", default=NoInput)  # noqa: E741  # the field's usual letter for an input type
 C = TypeVar("C", bound=Context, default=Context)
@@ -105,7 +105,7 @@ class Workflow(Definition[I, C]):
         input: NoInput | None = None,
         *,
         store: Store | str | None = None,
-        connection: psycopg.Connection[Any] | None = None,
+        connection: Connection | None = None,
         schema: str = "steplog",
         **how: Unpack[How],
     ) -> str: ...
@@ -115,7 +115,7 @@ class Workflow(Definition[I, C]):
         input: I,
         *,
         store: Store | str | None = None,
-        connection: psycopg.Connection[Any] | None = None,
+        connection: Connection | None = None,
         schema: str = "steplog",
         **how: Unpack[How],
     ) -> str: ...
@@ -124,7 +124,7 @@ class Workflow(Definition[I, C]):
         input: Any = None,
         *,
         store: Store | str | None = None,
-        connection: psycopg.Connection[Any] | None = None,
+        connection: Connection | None = None,
         schema: str = "steplog",
         **how: Unpack[How],
     ) -> str:
@@ -144,7 +144,7 @@ class Workflow(Definition[I, C]):
         input: NoInput | None = None,
         *,
         store: Store | str | None = None,
-        connection: psycopg.AsyncConnection[Any] | None = None,
+        connection: AsyncConnection | None = None,
         schema: str = "steplog",
         **how: Unpack[How],
     ) -> str: ...
@@ -154,7 +154,7 @@ class Workflow(Definition[I, C]):
         input: I,
         *,
         store: Store | str | None = None,
-        connection: psycopg.AsyncConnection[Any] | None = None,
+        connection: AsyncConnection | None = None,
         schema: str = "steplog",
         **how: Unpack[How],
     ) -> str: ...
@@ -163,7 +163,7 @@ class Workflow(Definition[I, C]):
         input: Any = None,
         *,
         store: Store | str | None = None,
-        connection: psycopg.AsyncConnection[Any] | None = None,
+        connection: AsyncConnection | None = None,
         schema: str = "steplog",
         **how: Unpack[How],
     ) -> str:

@@ -180,7 +180,8 @@ class PostgresStore:
             proposal = rule(head, _tail(run, head, known))
             if proposal is None and request_id is None:
                 return head.version
-            return _store(run, head, proposal or Proposal([], head.columns), request_id=request_id)
+            proposal = proposal or Proposal([], head.columns)
+            return _store(run, head, proposal, claim=proposal.claim, request_id=request_id)
 
         return self._connections.transaction(locked)
 

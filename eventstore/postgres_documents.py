@@ -119,7 +119,7 @@ def _head(job_id: str, end: Position, columns: HeadColumns) -> dict[str, Any]:
 
 
 def _owner(epoch: int, claim_id: str | None, worker_id: str | None) -> dict[str, Any]:
-    return {"epoch": epoch, "claim_id": claim_id, "worker_id": worker_id}
+    return {"epoch": epoch, "claim_id": claim_id, "worker_id": worker_id or None}
 
 
 def _events(events: Sequence[NewEvent]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors, sql
@@ -13,16 +13,19 @@ from steplog.eventstore.errors import KeyConflict, StoreNotMigrated
 from steplog.eventstore.postgres_documents import job_document
 from steplog.eventstore.store import NewJob
 
-_CREATE_JOB = sql.SQL("select code, job_id::text from {s}.create_job(%s)")
+_CREATE_JOB: LiteralString = "select code, job_id::text from {s}.create_job(%s)"
+Connection = psycopg.Connection[Any]
+AsyncConnection = psycopg.AsyncConnection[Any]
+
 _MISSING = (errors.UndefinedFunction, errors.InvalidSchemaName)
 
 
-def create_inside(connection: psycopg.Connection[Any], job: NewJob, schema: str) -> str:
+def create_inside(connection: Connection, job: NewJob, schema: str) -> str:
     """The id of the job, or of the one that has its key. It is there if and when the caller commits.
 
     Raises KeyConflict, which leaves the transaction as it was, StoreNotMigrated, and the driver's own errors.
     """
-    statement = _CREATE_JOB.format(s=sql.Identifier(schema))
+    statement = sql.SQL(_CREATE_JOB).format(s=sql.Identifier(schema))
     with connection.cursor(row_factory=tuple_row) as cursor:
         try:
             cursor.execute(statement, [job_document(job)])
@@ -31,9 +34,9 @@ def create_inside(connection: psycopg.Connection[Any], job: NewJob, schema: str)
         return _created(job, cursor.fetchall())
 
 
-async def acreate_inside(connection: psycopg.AsyncConnection[Any], job: NewJob, schema: str) -> str:
+async def acreate_inside(connection: AsyncConnection, job: NewJob, schema: str) -> str:
     """The same on an asynchronous connection."""
-    statement = _CREATE_JOB.format(s=sql.Identifier(schema))
+    statement = sql.SQL(_CREATE_JOB).format(s=sql.Identifier(schema))
     async with connection.cursor(row_factory=tuple_row) as cursor:
         try:
             await cursor.execute(statement, [job_document(job)])

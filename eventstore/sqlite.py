@@ -141,6 +141,7 @@ class SQLiteStore:
             proposal = rule(head, log.tail(connection, head, known))
             if proposal:
                 head = replace(head, epoch=max(head.epoch, proposal.epoch))
+                head = log.owned(head, proposal.claim) if proposal.claim else head
                 head = log.store(connection, head, proposal.events, proposal.columns)
             if request_id is not None:
                 tables.insert_request(connection, job_id, request_id, head.version)
@@ -388,7 +389,7 @@ def _create(connection: sqlite3.Connection, job: NewJob) -> str:
     if tables.find_head(connection, job.job_id):
         _require_same(connection, job)
         return job.job_id
-    if job.claim:
+    if job.claim and job.claim.worker_id:
         _require_alive(connection, job.claim.worker_id)
     _insert(connection, job)
     return job.job_id

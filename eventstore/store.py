@@ -47,6 +47,7 @@ class Claim:
     """The fence of one ownership: both epoch and claim id are compared on every append of the owner."""
 
     worker_id: str
+    """Empty for a recorder: it is no worker, has no lease, and is fenced by the next claim alone."""
     epoch: int
     claim_id: str
 
@@ -127,6 +128,8 @@ class Proposal:
     columns: HeadColumns
     epoch: int = 0
     """How many claims the events tell of, where they come from elsewhere; the head's epoch never falls."""
+    claim: Claim | None = None
+    """A recorder's claim that the events begin with: it fences every one before it."""
 
 
 Rule = Callable[[Head, Sequence[Event]], Proposal | None]

@@ -11,7 +11,7 @@ from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import later
 from steplog.eventstore.errors import WorkerDead
 from steplog.eventstore.events import JobClaimed
-from steplog.eventstore.store import Append, Claim, Code, WorkQuery
+from steplog.eventstore.store import Append, Claim, Code, Head, Proposal, WorkQuery
 
 
 class WorkingCompliance(LogCase):
@@ -144,6 +144,27 @@ class WorkingCompliance(LogCase):
         won = [answer.job_id for of_worker in answers for answer in of_worker if answer.code is Code.STORED]
         assert sorted(won) == sorted(jobs)
         assert [self.store.head(job_id).version for job_id in jobs] == [2, 2, 2, 2]
+
+    # --- recorders ---------------------------------------------------------------------------------------------------
+
+    def test_a_recorders_claim_needs_no_worker_and_is_fenced_by_the_next_one(self) -> None:
+        first = Claim("", 1, "first")
+        job_id = self.store.create(self.build.job(claim=first, mode="recorded"))
+        second = Claim("", 2, "second")
+        known = self.position(job_id)
+        self.stored(self.build.append(job_id, known, first, "recorded"))
+
+        def rule(head: Head, tail: object) -> Proposal:
+            events = self.build.seal(job_id, head.position, changed("claimed"))
+            return Proposal(events, self.build.columns(mode="recorded"), 2, second)
+
+        self.store.append_locked(job_id, known, rule)
+        head = self.store.head(job_id)
+        assert (head.worker_id, head.epoch, head.claim_id) == (None, 2, "second")
+        assert self.code(self.build.append(job_id, head.position, first, "former")) is Code.FENCED
+        assert self.code(self.build.append(job_id, head.position, second, "latter")) is Code.STORED
+        work = self.store.look_for_work(WorkQuery(("registration",)))
+        assert (work.due, work.left_behind) == ([], [])
 
     # --- batches -----------------------------------------------------------------------------------------------------
 
