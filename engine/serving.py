@@ -16,13 +16,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 
 from steplog.engine.blocking import run_to_the_end
 from steplog.engine.claiming import claim_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import OwnershipLost, PlanMismatch
-from steplog.engine.history import load
+from steplog.engine.history import Loaded, load, position_of
 from steplog.engine.runner import Owned
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
@@ -37,7 +37,9 @@ from steplog.eventstore.errors import (
     WorkerDead,
     WrongState,
 )
+from steplog.eventstore.events import Event
 from steplog.eventstore.store import Append, Code, Head, Store, Work, WorkQuery
+from steplog.projections.evolve import fold
 
 logger = logging.getLogger("steplog.engine")
 
@@ -51,6 +53,8 @@ REFUSED_AGAIN_S = 30.0
 HINTED_WITHIN_S = 0.02
 """Workers that hear one hint look for work spread over so long."""
 HINT_S = 5.0
+SHORT_LOG = 100
+"""Logs of so many events are read together and whole; longer ones each from their stored state on."""
 WINDOW_MAX = 512
 
 
@@ -223,11 +227,8 @@ class Serving:
     def _claim_due(self, heads: Iterator[Head], room: int) -> list[Owned]:
         """The first that can be run here, claimed in one go."""
         wanted: list[tuple[Owned, Append]] = []
-        for head in heads:
-            if len(wanted) >= room:
-                break
-            if (claim := self._prepared(head)) is not None:
-                wanted.append(claim)
+        while len(wanted) < room and (next_ones := list(islice(heads, room - len(wanted)))):
+            wanted += self._prepared(next_ones)
         if not wanted:
             return []
         answers = self._worker.store.claim_many([item for _, item in wanted])
@@ -236,18 +237,29 @@ class Serving:
         self._spread = min(16, self._spread * 2) if 2 * lost > len(wanted) else max(1, self._spread - (not lost))
         return won
 
-    def _prepared(self, head: Head) -> tuple[Owned, Append] | None:
-        definition = self._definitions[head.columns.workflow]
-        try:
-            loaded = load(self._worker.store, head.job_id)
-            if loaded.position != head.position:
-                return None  # somebody was faster
-            self._worker.refuse_other_code(loaded.state, definition)
-            claimed, item = claim_of(self._worker.clock, self._worker.worker_id, loaded, head.epoch)
-        except (PlanMismatch, LogError, WrongState) as error:
-            self._refuse(head, error)
-            return None
-        return Owned(claimed, item.claim, definition, may_release=True), item
+    def _prepared(self, heads: Sequence[Head]) -> list[tuple[Owned, Append]]:
+        """The claims of those that can be run here; the others are refused."""
+        short = [head for head in heads if head.version <= SHORT_LOG]
+        logs = self._worker.store.read_heads(short)
+        prepared = []
+        for head in heads:
+            definition = self._definitions[head.columns.workflow]
+            try:
+                loaded = self._loaded(head, logs.get(head.job_id))
+                if loaded.position != head.position:
+                    continue  # somebody was faster
+                self._worker.refuse_other_code(loaded.state, definition)
+                claimed, item = claim_of(self._worker.clock, self._worker.worker_id, loaded, head.epoch)
+            except (PlanMismatch, LogError, WrongState) as error:
+                self._refuse(head, error)
+            else:
+                prepared.append((Owned(claimed, item.claim, definition, may_release=True), item))
+        return prepared
+
+    def _loaded(self, head: Head, log: list[Event] | LogError | None) -> Loaded:
+        if isinstance(log, LogError):
+            raise log
+        return load(self._worker.store, head.job_id) if log is None else Loaded(fold(log), position_of(log[-1]))
 
     def _take_over(self, head: Head) -> list[Owned]:
         """A job of a dead worker; empty where it lives after all, or another was faster."""

@@ -20,6 +20,7 @@ from steplog.eventstore.errors import (
     JobNotFound,
     JobOwned,
     KeyConflict,
+    LogError,
     OutcomeUnknown,
     StoreError,
     WorkerDead,
@@ -222,6 +223,9 @@ class PostgresStore:
 
     def look_for_work(self, query: WorkQuery) -> Work:
         return work.look(self._read, query)
+
+    def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+        return work.read_heads(self._read, heads) if heads else {}
 
     def hint(self) -> None:
         """Sent a moment later where one was sent just before: many jobs submitted one by one wake workers once."""

@@ -8,13 +8,15 @@ from typing import Any
 import orjson
 from psycopg.types.json import Json
 
-from steplog.eventstore.errors import OutcomeUnknown, WorkerDead
+from steplog.eventstore.errors import LogError, OutcomeUnknown, WorkerDead
+from steplog.eventstore.events import Event
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_documents import claim_document
 from steplog.eventstore.postgres_tables import head_from, job_uuid
 from steplog.eventstore.process_identity import certainly_dead, own_boot_id
+from steplog.eventstore.rows import Row
 from steplog.eventstore.store import Answer, Append, BatchCount, Claim, Code, Head, Work, WorkerIdentity, WorkQuery
-from steplog.eventstore.stream import batch_counts
+from steplog.eventstore.stream import batch_counts, logs_of
 
 _LOOK = "select {s}.look_for_work(%s, %s, %s::uuid[], %s, %s)"
 
@@ -29,6 +31,13 @@ select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, w
        {s}.instant(wake_at), {s}.instant(ended_at), done, total, key, tags, priority, batch_id
 from {s}.jobs where worker_id = any(%s) and workflow = any(%s)
 limit %s
+"""
+
+_LOGS = """
+select job_id::text, version, event_id::text, type, schema_version, {s}.instant(recorded_at), data::text, hash
+from {s}.events join unnest(%s::uuid[], %s::bigint[]) as wanted (job_id, until) using (job_id)
+where version <= until
+order by job_id, version
 """
 
 _CLAIM = "select {s}.claim_jobs(%s, %s)"
@@ -78,6 +87,14 @@ def _has_died(worker_id: str, identity: Sequence[Any]) -> bool:
 
 def _is_refused(head: Head, query: WorkQuery) -> bool:
     return query.refused.get(head.job_id) == head.version
+
+
+def read_heads(run: Run, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+    """In one query, whatever their number."""
+    rows: dict[str, list[Row]] = {head.job_id: [] for head in heads}
+    for job_id, *row in run(_LOGS, [[head.job_id for head in heads], [head.version for head in heads]]):
+        rows[job_id].append(Row(*row))
+    return logs_of(heads, lambda head: rows[head.job_id])
 
 
 def claim_many(run: Run, batch: Sequence[Append]) -> list[Answer]:

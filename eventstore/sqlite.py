@@ -25,6 +25,7 @@ from steplog.eventstore.errors import (
     DamagedLog,
     JobOwned,
     KeyConflict,
+    LogError,
     StoreDamaged,
     StoreError,
     StoreMissing,
@@ -57,7 +58,7 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import read_to
+from steplog.eventstore.stream import logs_of, read_to
 
 PAGE_ROWS = 500
 """How many events one query of `read` fetches; between pages no transaction is open."""
@@ -187,6 +188,9 @@ class SQLiteStore:
     def look_for_work(self, query: WorkQuery) -> Work:
         with self._reading() as connection:
             return work.look(connection, query, self.now(), partial(self._has_died, connection))
+
+    def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+        return logs_of(heads, lambda head: self._rows(head.job_id, 0, head.version))
 
     def hint(self) -> None:
         """Nothing to send: every commit is seen by whoever waits for a hint."""

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import StoreError
+from steplog.eventstore.errors import LogError, StoreError
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
 from steplog.eventstore.inspection import Inspection
@@ -410,6 +410,13 @@ class Store(Protocol):
 
     def feed_end(self) -> str:
         """The cursor behind everything that is stored by now."""
+        ...
+
+    def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+        """The whole logs of several jobs, each up to its head as it was seen, or why one cannot be read.
+
+        For short logs: all of them are in memory at once.
+        """
         ...
 
     def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:

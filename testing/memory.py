@@ -18,7 +18,7 @@ import orjson
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import Clock
-from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, StoreError, WorkerDead
+from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, LogError, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
 from steplog.eventstore.inspection import Inspection
@@ -42,7 +42,7 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, read_to, tail_of
+from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, logs_of, read_to, tail_of
 from steplog.testing.clock import VirtualClock
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, due_of, matches, owned, position_at, row_of
 
@@ -191,6 +191,11 @@ class MemoryStore:
             fresh = [head for head in wanted if query.refused.get(head.job_id) != head.version]
             left = [head for head in fresh if head.worker_id is not None and not self._lives(head.worker_id)]
             return Work(now, due_of(query, free, now), left[: query.limit], min(late, default=None))
+
+    def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+        with self._lock:
+            rows = {head.job_id: self._job(head.job_id).rows[: head.version] for head in heads}
+        return logs_of(heads, lambda head: rows[head.job_id])
 
     def hint(self) -> None:
         with self._lock:

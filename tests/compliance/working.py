@@ -9,7 +9,7 @@ from log_builder import after, changed
 
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import later
-from steplog.eventstore.errors import WorkerDead
+from steplog.eventstore.errors import DamagedLog, WorkerDead
 from steplog.eventstore.events import JobClaimed
 from steplog.eventstore.store import Append, Claim, Code, Head, Proposal, WorkQuery
 
@@ -144,6 +144,15 @@ class WorkingCompliance(LogCase):
         won = [answer.job_id for of_worker in answers for answer in of_worker if answer.code is Code.STORED]
         assert sorted(won) == sorted(jobs)
         assert [self.store.head(job_id).version for job_id in jobs] == [2, 2, 2, 2]
+
+    def test_logs_are_read_together_and_one_that_is_damaged_says_so(self) -> None:
+        jobs = [self.long_job(3)[0], self.new_job(), self.long_job(2)[0]]
+        self.harness.rewrite_rows(jobs[2], lambda rows: rows[:-1])
+        heads = [self.store.head(job_id) for job_id in jobs]
+        logs = self.store.read_heads(heads)
+        assert [logs[job_id] for job_id in jobs[:2]] == [self.log(job_id) for job_id in jobs[:2]]
+        assert isinstance(logs[jobs[2]], DamagedLog)
+        assert self.store.read_heads([]) == {}
 
     # --- recorders ---------------------------------------------------------------------------------------------------
 
