@@ -278,6 +278,8 @@ class Definition(Declares[I, C]):
         _check_context(context_type, name)
         self.phases: dict[str, Phase[I, C]] = {}
         self.sub_steps: dict[Key, AnySubStep] = {}
+        self.schedules: list[Any] = []
+        """When jobs of it are submitted by themselves: each a Schedule."""
         self.plan: Plan | None = None
         """What `plan_of` has made of it, until more is declared."""
 

@@ -24,6 +24,7 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import OwnershipLost, PlanMismatch
 from steplog.engine.history import Loaded, load, position_of
 from steplog.engine.runner import Owned
+from steplog.engine.schedules import Firing
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
 from steplog.engine.worker import Worker
@@ -101,6 +102,7 @@ class Serving:
     def __init__(self, worker: Worker, definitions: Sequence[AnyDefinition], concurrency: int, one_shot: bool) -> None:
         self._worker = worker
         self._definitions = {definition.name: definition for definition in definitions}
+        self._firing = Firing(worker.store, worker.clock, definitions)
         self._concurrency = concurrency
         self._one_shot = one_shot
         self._loop = asyncio.get_running_loop()
@@ -179,6 +181,8 @@ class Serving:
         waits = [wait_s * random.uniform(0.9, 1.1)]
         if found is not None and found.next_at is not None:
             waits.append(max(0.01, seconds_between(found.now, found.next_at)))
+        if (fires_at := self._firing.next_at) is not None:
+            waits.append(max(0.01, seconds_between(self._worker.clock.now(), fires_at)))
         return min(waits)
 
     async def _wait(self, timeout_s: float, *, deaf: bool = False) -> None:
@@ -205,6 +209,7 @@ class Serving:
 
     def _look_once(self, room: int) -> tuple[Work, list[Owned]]:
         worker, now = self._worker, time.monotonic()
+        self._firing.fire()
         self._refused = {job_id: refusal for job_id, refusal in self._refused.items() if refusal.until > now}
         refused = {job_id: refusal.version for job_id, refusal in self._refused.items()}
         limit = min(WINDOW_MAX, max(room, room * self._spread))

@@ -10,9 +10,11 @@ from typing_extensions import TypeVar
 
 from steplog.engine.context import Context
 from steplog.engine.definition import Definition
+from steplog.engine.errors import DefinitionError
 from steplog.engine.handle import JobHandle
-from steplog.engine.jobs import run_blocking, run_here
+from steplog.engine.jobs import recorded_input, run_blocking, run_here
 from steplog.engine.policies import Duration
+from steplog.engine.schedules import Missed, schedule_of
 from steplog.engine.step import NoInput
 from steplog.engine.submitting import Batch, How, Submission, asubmit_inside, submit, submit_inside, submit_many
 from steplog.eventstore.store import Store
@@ -171,6 +173,26 @@ class Workflow(Definition[I, C]):
         if connection is not None:
             return await asubmit_inside(connection, self, input, schema=schema, **how)
         return await asyncio.to_thread(lambda: submit(self, input, store=store, **how))
+
+    def schedule(
+        self,
+        cron: str,
+        *,
+        timezone: str = "UTC",
+        input: I | None = None,
+        name: str | None = None,
+        missed: Missed = "latest",
+    ) -> None:
+        """Have workers submit a job at each time that the cron expression names in that zone, once among all of them.
+
+        Of times that came while no worker ran, `missed` makes up for the `latest`, for `all`, or for none (`skip`). Two
+        schedules of a workflow need two names. Needs the extra `steplog[cron]`. Raises DefinitionError, InputRefused.
+        """
+        declared = schedule_of(name, cron, timezone, input, missed)
+        if any(declared.name == other.name for other in self.schedules):
+            raise DefinitionError(f"schedule {declared.name!r} of {self.name} is declared twice")
+        recorded_input(self, input)
+        self.schedules.append(declared)
 
     def submit_many(
         self, inputs: Iterable[I | Submission], *, batch: str | None = None, store: Store | str | None = None

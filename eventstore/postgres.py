@@ -11,6 +11,7 @@ from uuid import uuid4
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from steplog.eventstore import postgres_schedules
 from steplog.eventstore import postgres_schema as schema_of
 from steplog.eventstore import postgres_tables as tables
 from steplog.eventstore import postgres_work as work
@@ -41,6 +42,7 @@ from steplog.eventstore.postgres_inspection import PostgresInspection
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
 from steplog.eventstore.rows import Row
+from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -288,6 +290,17 @@ class PostgresStore:
         while page := tables.rows_after(self._read, job_id, after, until, PAGE_ROWS):
             yield from page
             after = page[-1].version
+
+    # --- schedules ---------------------------------------------------------------------------------------------------
+
+    def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
+        return postgres_schedules.see(self._read, schedule)
+
+    def schedule_fired(self, workflow: str, name: str, at: str) -> None:
+        postgres_schedules.fired(self._read, workflow, name, at)
+
+    def schedules(self) -> list[ScheduleRow]:
+        return postgres_schedules.list_schedules(self._read)
 
     # --- workers -----------------------------------------------------------------------------------------------------
 

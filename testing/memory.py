@@ -22,6 +22,7 @@ from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConfl
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
 from steplog.eventstore.inspection import Inspection
+from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
 from steplog.eventstore.store import (
     Answer,
@@ -61,6 +62,7 @@ class MemoryStore:
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._hints = 0
+        self._schedules: dict[tuple[str, str], ScheduleRow] = {}
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
         self._database = open_in_memory()
@@ -284,6 +286,26 @@ class MemoryStore:
     @property
     def inspection(self) -> Inspection:
         return InspectionInMemory(self._jobs, self._keys)
+
+    # --- schedules ---------------------------------------------------------------------------------------------------
+
+    def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
+        with self._lock:
+            name = (schedule.workflow, schedule.name)
+            known = self._schedules.get(name)
+            seen_at, last_at = (known.seen_at, known.last_at) if known else (self.now(), None)
+            self._schedules[name] = replace(schedule, seen_at=seen_at, last_at=last_at)
+            return self._schedules[name]
+
+    def schedule_fired(self, workflow: str, name: str, at: str) -> None:
+        with self._lock:
+            known = self._schedules.get((workflow, name))
+            if known and (known.last_at is None or known.last_at < at):
+                self._schedules[workflow, name] = replace(known, last_at=at)
+
+    def schedules(self) -> list[ScheduleRow]:
+        with self._lock:
+            return [self._schedules[name] for name in sorted(self._schedules)]
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
