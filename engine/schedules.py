@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -134,3 +134,13 @@ class Firing:
         except KeyConflict as error:
             logger.warning("schedule %s was fired by a worker that has another input: %s", schedule.name, error)
         self._store.schedule_fired(definition.name, schedule.name, at)
+
+
+def schedule_document(schedule: ScheduleRow, now: str) -> dict[str, Any]:
+    """A schedule as JSON shows it; `next_at` is null where no cron parser is installed."""
+    try:
+        declared = schedule_of(schedule.name, schedule.cron, schedule.timezone, None, "latest")
+        next_at = next(declared.after(now), None)
+    except DefinitionError:
+        next_at = None
+    return {**asdict(schedule), "next_at": next_at}

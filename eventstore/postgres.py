@@ -320,6 +320,12 @@ class PostgresStore:
     def retire_worker(self, worker_id: str) -> None:
         tables.end_worker(self._read, worker_id, "stopped")
 
+    def owned_counts(self) -> dict[str, int]:
+        return work.owned_counts(self._read)
+
+    def longest_ready(self, limit: int) -> list[Head]:
+        return work.longest_ready(self._read, limit)
+
     def workers(self) -> list[Worker]:
         return tables.list_workers(self._read)
 

@@ -33,6 +33,12 @@ from {s}.jobs where worker_id = any(%s) and workflow = any(%s)
 limit %s
 """
 
+_LONGEST_READY = """
+select job_id::text from {s}.jobs
+where worker_id is null and wake_at is not null and wake_at <= clock_timestamp()
+order by wake_at limit %s
+"""
+
 _LOGS = """
 select job_id::text, version, event_id::text, type, schema_version, {s}.instant(recorded_at), data::text, hash
 from {s}.events join unnest(%s::uuid[], %s::bigint[]) as wanted (job_id, until) using (job_id)
@@ -112,6 +118,16 @@ def claim_many(run: Run, batch: Sequence[Append]) -> list[Answer]:
 
 def abandon(run: Run, job_id: str, claim: Claim) -> None:
     run(_ABANDON, [job_uuid(job_id), claim.epoch, claim.claim_id])
+
+
+def owned_counts(run: Run) -> dict[str, int]:
+    return dict(run("select worker_id, count(*) from {s}.jobs where worker_id is not null group by worker_id", []))
+
+
+def longest_ready(run: Run, limit: int) -> list[Head]:
+    found = [job_id for (job_id,) in run(_LONGEST_READY, [max(limit, 0)])]
+    heads = {row[0]: head_from(row) for row in run(_HEADS_OF, [found, [], [], len(found)])} if found else {}
+    return [heads[job_id] for job_id in found if job_id in heads]
 
 
 def batches(run: Run, batch_id: str | None, limit: int) -> list[BatchCount]:

@@ -303,6 +303,14 @@ class SQLiteStore:
         finally:  # a worker that ends where nothing can be written is found dead
             self._free(worker_id)
 
+    def owned_counts(self) -> dict[str, int]:
+        with self._reading() as connection:
+            return work.owned_counts(connection)
+
+    def longest_ready(self, limit: int) -> list[Head]:
+        with self._reading() as connection:
+            return work.longest_ready(connection, limit, self.now())
+
     def workers(self) -> list[Worker]:
         with self._reading() as connection:
             return list(tables.list_workers(connection))

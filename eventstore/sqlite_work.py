@@ -105,6 +105,21 @@ def abandon(connection: sqlite3.Connection, job_id: str, claim: Claim) -> None:
     )
 
 
+def owned_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    return dict(
+        connection.execute("SELECT worker_id, count(*) FROM jobs WHERE worker_id IS NOT NULL GROUP BY worker_id")
+    )
+
+
+def longest_ready(connection: sqlite3.Connection, limit: int, now: str) -> list[Head]:
+    found = connection.execute(
+        "SELECT job_id FROM jobs WHERE worker_id IS NULL AND wake_at IS NOT NULL AND wake_at <= ?"
+        " ORDER BY wake_at LIMIT ?",
+        (now, max(limit, 0)),
+    ).fetchall()
+    return [tables.get_head(connection, job_id) for (job_id,) in found]
+
+
 def batches(connection: sqlite3.Connection, batch_id: str | None, limit: int) -> list[BatchCount]:
     """Newest first, as their ids are ordered."""
     names = [batch_id] if batch_id is not None else _newest(connection, limit)

@@ -361,6 +361,14 @@ class Store(Protocol):
         """The worker ends in order; jobs it still owns may be taken at once."""
         ...
 
+    def owned_counts(self) -> dict[str, int]:
+        """By worker, how many jobs it owns; those that own none are left out."""
+        ...
+
+    def longest_ready(self, limit: int) -> list[Head]:
+        """Jobs nobody owns that are due, of any workflow, those first that have waited longest."""
+        ...
+
     def workers(self) -> list[Worker]:
         """Every worker known, newest first."""
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -325,6 +326,16 @@ class MemoryStore:
     def retire_worker(self, worker_id: str) -> None:
         with self._lock:
             self._end(worker_id, "stopped")
+
+    def owned_counts(self) -> dict[str, int]:
+        with self._lock:
+            return dict(Counter(job.head.worker_id for job in self._jobs.values() if job.head.worker_id is not None))
+
+    def longest_ready(self, limit: int) -> list[Head]:
+        with self._lock:
+            free = [job.head for job in self._jobs.values() if job.head.worker_id is None]
+            due = [head for head in free if head.columns.wake_at and head.columns.wake_at <= self.now()]
+            return sorted(due, key=lambda head: head.columns.wake_at or "")[: max(limit, 0)]
 
     def workers(self) -> list[Worker]:
         with self._lock:

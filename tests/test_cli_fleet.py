@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from steplog.cli import main
+from steplog.engine.jobs import prepare
+from steplog.engine.worker import Worker
+from steplog.eventstore.sqlite import SQLiteStore
 
 SHOP = """
 from pydantic import BaseModel
@@ -104,3 +109,49 @@ def test_a_batch_is_submitted_run_and_counted(steplog: Run, tmp_path: Path) -> N
 def test_a_batch_with_a_bad_line_says_which(steplog: Run, tmp_path: Path) -> None:
     (tmp_path / "orders.jsonl").write_text('{"dish": "soup"}\n{"dish"\n')
     assert "line 2" in steplog("batch", "submit", "shop:orders", "orders.jsonl", exits=2).stderr
+
+
+def test_workers_and_what_stands_still_are_shown_and_resumed_together(steplog: Run, tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    orders = importlib.import_module("shop").orders
+    with closing(SQLiteStore(tmp_path / "steplog.db")) as store:
+        with Worker(store) as worker:
+            jobs = [store.create(prepare(worker, orders, {"dish": "soup"}, None)[1]) for _ in range(2)]
+            (seen,) = json.loads(steplog("-o", "json", "workers").stdout)["workers"]
+            assert (seen["worker_id"], seen["state"], seen["jobs"]) == (worker.worker_id, "alive", 2)
+            assert "1 worker lives" in steplog("workers").stdout
+        stalled = json.loads(steplog("-o", "json", "workers").stdout)["stalled"]
+    assert sorted(each["job_id"] for each in stalled) == sorted(jobs)
+    assert f"resume {jobs[0]}" in steplog("workers").stdout
+    assert "stands still" in steplog("doctor").stderr
+    steplog("resume", exits=2)
+    assert "2 jobs stand still" in steplog("--module", "shop", "resume", "--all-stalled").stderr
+    assert {shown(steplog, job_id)["status"] for job_id in jobs} == {"completed"}
+    assert json.loads(steplog("-o", "json", "workers").stdout)["stalled"] == []
+
+
+def test_a_job_that_waits_for_a_worker_is_told_by_its_age(steplog: Run) -> None:
+    job_id = steplog("submit", "shop:bills", "--run-at", "2026-01-01T00:00:00Z").stdout.strip()
+    seen = json.loads(steplog("-o", "json", "workers").stdout)
+    assert seen["oldest_ready"]["job_id"] == job_id
+    assert seen["oldest_ready"]["seconds"] >= 7200
+    assert seen["stalled"][0]["next_step"] == "worker"
+
+
+def test_watch_says_how_the_job_ended_or_that_it_goes_on(steplog: Run) -> None:
+    done = steplog("submit", "shop:orders").stdout.strip()
+    steplog("watch", done, "--timeout", "50ms", exits=5)
+    failed = steplog("submit", "shop:orders", "-P", "dish=stone").stdout.strip()
+    steplog("worker", "shop", "--one-shot")
+    steplog("watch", done)
+    steplog("watch", failed, exits=1)
+    steplog("watch", done, "--timeout", "soon", exits=2)
+
+
+def test_schedules_are_listed_with_their_next_time(steplog: Run, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP + "\nbills.schedule('0 3 * * *', timezone='Europe/Berlin')\n")
+    steplog("worker", "shop:bills", "--one-shot")
+    (known,) = json.loads(steplog("-o", "json", "schedules").stdout)
+    assert (known["workflow"], known["cron"], known["last_at"]) == ("bills", "0 3 * * *", None)
+    assert known["next_at"] > known["seen_at"]
+    assert "Europe/Berlin" in steplog("schedules").stdout

@@ -92,6 +92,16 @@ class WorkingCompliance(LogCase):
         assert self.code(self.build.append(job_id, head.position, claim, "zombie")) is Code.FENCED
         assert self.claim(job_id).epoch == 2
 
+    def test_what_waits_longest_and_who_owns_how_much_is_told(self) -> None:
+        late, early = self.due_job(-10.0, workflow="billing"), self.due_job(-20.0)
+        self.due_job(60.0)
+        worker_id = self.new_worker()
+        for _ in range(2):
+            self.claim(self.due_job(-30.0), worker_id)
+        assert [head.job_id for head in self.store.longest_ready(5)] == [early, late]
+        assert [head.job_id for head in self.store.longest_ready(1)] == [early]
+        assert self.store.owned_counts() == {worker_id: 2}
+
     # --- claiming many -----------------------------------------------------------------------------------------------
 
     def test_jobs_are_claimed_together(self) -> None:
