@@ -13,7 +13,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
@@ -39,7 +39,7 @@ from steplog.eventstore.errors import (
     WrongState,
 )
 from steplog.eventstore.events import Event
-from steplog.eventstore.store import Append, Code, Head, Store, Work, WorkQuery
+from steplog.eventstore.store import Append, Code, Head, HeadColumns, SlotWanted, Store, Work, WorkQuery
 from steplog.projections.evolve import fold
 
 logger = logging.getLogger("steplog.engine")
@@ -110,6 +110,9 @@ class Serving:
         self._hinted = False
         self._running: set[asyncio.Task[None]] = set()
         self._refused: dict[str, _Refusal] = {}
+        self._is_limited = any(definition.limits for definition in definitions)
+        self._used_up: dict[str, tuple[str, Mapping[str, str]]] = {}
+        """By limit that has no slot left as of this look, the workflow and tags of the jobs that it counts."""
         self._turn = random.randrange(1 << 16)
         """Which workflow is served first; it moves on with every look."""
         self._spread = 1
@@ -201,10 +204,11 @@ class Serving:
 
     def _look_and_claim(self, room: int) -> tuple[Work, list[Owned]]:
         """What was found, and what of it this worker owns now; beyond what it refuses it looks again."""
+        self._used_up.clear()
         while True:
-            known = len(self._refused)
+            known = len(self._refused) + len(self._used_up)
             found, owned = self._look_once(room)
-            if owned or len(self._refused) <= known:
+            if owned or len(self._refused) + len(self._used_up) <= known:
                 return found, owned
 
     def _look_once(self, room: int) -> tuple[Work, list[Owned]]:
@@ -213,7 +217,8 @@ class Serving:
         self._refused = {job_id: refusal for job_id, refusal in self._refused.items() if refusal.until > now}
         refused = {job_id: refusal.version for job_id, refusal in self._refused.items()}
         limit = min(WINDOW_MAX, max(room, room * self._spread))
-        found = worker.store.look_for_work(WorkQuery(list(self._definitions), limit, refused))
+        query = WorkQuery(list(self._definitions), limit, refused, list(self._used_up.values()))
+        found = worker.store.look_for_work(query)
         owned = self._claim_due(_one_of_each(self._shuffled(found.due), self._turn), room)
         self._turn += 1
         for head in random.sample(found.left_behind, len(found.left_behind)):
@@ -236,11 +241,32 @@ class Serving:
             wanted += self._prepared(next_ones)
         if not wanted:
             return []
-        answers = self._worker.store.claim_many([item for _, item in wanted])
-        won = [owned for (owned, _), answer in zip(wanted, answers, strict=True) if answer.code is Code.STORED]
-        lost = len(wanted) - len(won)
+        slots = {item.job_id: self._slots_of(item) for _, item in wanted} if self._is_limited else {}
+        answers = self._worker.store.claim_many([item for _, item in wanted], slots)
+        won, lost = [], 0
+        for (owned, item), answer in zip(wanted, answers, strict=True):
+            if answer.code is Code.STORED:
+                won.append(owned)
+            elif answer.code is Code.LIMITED and answer.limit is not None:
+                self._used_up[answer.limit] = self._held_up_by(answer.limit, item.columns)
+            else:
+                lost += 1
         self._spread = min(16, self._spread * 2) if 2 * lost > len(wanted) else max(1, self._spread - (not lost))
         return won
+
+    def _slots_of(self, item: Append) -> list[SlotWanted]:
+        """What the claim takes of the workflow's limits."""
+        limits = self._definitions[item.columns.workflow].limits
+        wanted = (limit.slot_for(item.columns, is_first=item.claim.epoch == 1) for limit in limits)
+        return [slot for slot in wanted if slot is not None]
+
+    def _held_up_by(self, name: str, columns: HeadColumns) -> tuple[str, Mapping[str, str]]:
+        """The workflow and tags of jobs that the limit of that name counts."""
+        for limit in self._definitions[columns.workflow].limits:
+            slot = limit.slot_for(columns, is_first=True)
+            if slot is not None and slot.limit == name:
+                return columns.workflow, limit.tags_of(columns) or {}
+        return columns.workflow, columns.tags
 
     def _prepared(self, heads: Sequence[Head]) -> list[tuple[Owned, Append]]:
         """The claims of those that can be run here; the others are refused."""

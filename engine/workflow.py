@@ -13,6 +13,7 @@ from steplog.engine.definition import Definition
 from steplog.engine.errors import DefinitionError
 from steplog.engine.handle import JobHandle
 from steplog.engine.jobs import recorded_input, run_blocking, run_here
+from steplog.engine.limits import limits_of
 from steplog.engine.policies import Duration
 from steplog.engine.schedules import Missed, schedule_of
 from steplog.engine.step import NoInput
@@ -173,6 +174,23 @@ class Workflow(Definition[I, C]):
         if connection is not None:
             return await asubmit_inside(connection, self, input, schema=schema, **how)
         return await asyncio.to_thread(lambda: submit(self, input, store=store, **how))
+
+    def limit(
+        self,
+        *,
+        concurrency: int | None = None,
+        rate: int | None = None,
+        every: Duration | None = None,
+        per: str | None = None,
+    ) -> None:
+        """Let workers run at most so many jobs at once across the fleet, or begin `rate` of them in each `every`.
+
+        With `per`, a tag's name, each of its values has that limit: `limit(concurrency=2, per="tenant")`. Jobs beyond
+        it wait, and hold up no others. Raises DefinitionError.
+        """
+        self.limits = sorted(
+            [*self.limits, *limits_of(concurrency, rate, every, per)], key=lambda limit: limit.period_s is not None
+        )
 
     def schedule(
         self,

@@ -68,6 +68,12 @@ class WorkQuery:
     """At most so many jobs of each workflow."""
     refused: Mapping[str, int] = field(default_factory=dict)
     """By job, the version at which this worker has refused it: until somebody changes it, it is no work."""
+    used_up: Sequence[tuple[str, Mapping[str, str]]] = ()
+    """Workflow and tags of jobs that a limit lets nobody claim for now; without tags all of the workflow."""
+
+    def is_held_up(self, workflow: str, tags: Mapping[str, str]) -> bool:
+        """Whether a limit that is used up counts a job of that workflow with those tags."""
+        return any(name == workflow and wanted.items() <= tags.items() for name, wanted in self.used_up)
 
 
 @dataclass(frozen=True, slots=True)

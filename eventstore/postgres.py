@@ -56,6 +56,7 @@ from steplog.eventstore.store import (
     NewJob,
     Proposal,
     Rule,
+    Slots,
     StoredState,
     Work,
     Worker,
@@ -215,8 +216,8 @@ class PostgresStore:
 
         return self._connections.transaction(locked)
 
-    def claim_many(self, batch: Sequence[Append]) -> list[Answer]:
-        return self._connections.transaction(lambda run: work.claim_many(run, batch)) if batch else []
+    def claim_many(self, batch: Sequence[Append], slots: Slots | None = None) -> list[Answer]:
+        return self._connections.transaction(lambda run: work.claim_many(run, batch, slots or {})) if batch else []
 
     def abandon(self, job_id: str, claim: Claim) -> None:
         work.abandon(self._read, job_id, claim)

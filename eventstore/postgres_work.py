@@ -15,10 +15,21 @@ from steplog.eventstore.postgres_documents import claim_document
 from steplog.eventstore.postgres_tables import head_from, job_uuid
 from steplog.eventstore.process_identity import certainly_dead, own_boot_id
 from steplog.eventstore.rows import Row
-from steplog.eventstore.store import Answer, Append, BatchCount, Claim, Code, Head, Work, WorkerIdentity, WorkQuery
+from steplog.eventstore.store import (
+    Answer,
+    Append,
+    BatchCount,
+    Claim,
+    Code,
+    Head,
+    Slots,
+    Work,
+    WorkerIdentity,
+    WorkQuery,
+)
 from steplog.eventstore.stream import batch_counts, logs_of
 
-_LOOK = "select {s}.look_for_work(%s, %s, %s::uuid[], %s, %s)"
+_LOOK = "select {s}.look_for_work(%s, %s, %s::uuid[], %s, %s::jsonb, %s)"
 
 _HEADS_OF = """
 select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, worker_id, workflow, status,
@@ -72,9 +83,17 @@ group by batch_id, status
 def look(run: Run, query: WorkQuery) -> Work:
     """One query where there is nothing to do, two where there is."""
     refused = list(query.refused)
+    used_up = orjson.dumps([{"workflow": workflow, "tags": tags} for workflow, tags in query.used_up]).decode()
     ((found,),) = run(
         _LOOK,
-        [list(query.workflows), query.limit, refused, [query.refused[job_id] for job_id in refused], own_boot_id()],
+        [
+            list(query.workflows),
+            query.limit,
+            refused,
+            [query.refused[job_id] for job_id in refused],
+            used_up,
+            own_boot_id(),
+        ],
     )
     gone = [worker_id for worker_id, *identity, lives in found["owners"] if not lives or _has_died(worker_id, identity)]
     heads: dict[str, Head] = {}
@@ -103,14 +122,14 @@ def read_heads(run: Run, heads: Sequence[Head]) -> dict[str, list[Event] | LogEr
     return logs_of(heads, lambda head: rows[head.job_id])
 
 
-def claim_many(run: Run, batch: Sequence[Append]) -> list[Answer]:
+def claim_many(run: Run, batch: Sequence[Append], slots: Slots) -> list[Answer]:
     """Raises WorkerDead, and OutcomeUnknown where the answers are not those of the batch."""
     claimant = batch[0].claim.worker_id
-    documents = Json([claim_document(item) for item in batch], dumps=orjson.dumps)
+    documents = Json([claim_document(item, slots.get(item.job_id, ())) for item in batch], dumps=orjson.dumps)
     ((found,),) = run(_CLAIM, [claimant, documents])
     if found is None:
         raise WorkerDead(claimant)
-    answers = {job_id: Answer(job_id, Code(code), version) for job_id, code, version in found}
+    answers = {job_id: Answer(job_id, Code(code), version, limit) for job_id, code, version, limit in found}
     if answers.keys() != {item.job_id for item in batch}:
         raise OutcomeUnknown(f"{len(found)} answers came back that do not belong to the {len(batch)} claims sent")
     return [answers[item.job_id] for item in batch]

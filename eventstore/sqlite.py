@@ -54,6 +54,7 @@ from steplog.eventstore.store import (
     HeadQuery,
     NewJob,
     Rule,
+    Slots,
     StoredState,
     Work,
     Worker,
@@ -174,12 +175,12 @@ class SQLiteStore:
             log.store(connection, log.owned(head, claim), proposal.events, proposal.columns)
             return claim
 
-    def claim_many(self, batch: Sequence[Append]) -> list[Answer]:
+    def claim_many(self, batch: Sequence[Append], slots: Slots | None = None) -> list[Answer]:
         if not batch:
             return []
         with self._writing() as connection:
             require_alive(connection, batch[0].claim.worker_id)
-            return work.claim_many(connection, batch)
+            return work.claim_many(connection, batch, slots or {}, self.now())
 
     def abandon(self, job_id: str, claim: Claim) -> None:
         with self._writing() as connection:

@@ -6,7 +6,7 @@ Stores are blocking. Every method may be called from any thread. No driver's exc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -67,6 +67,8 @@ class Code(StrEnum):
     REGRESSED = "regressed"
     """The log is behind what was acknowledged: it went backwards."""
     MISSING = "missing"
+    LIMITED = "limited"
+    """Only of a claim: a limit of the fleet is used up for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,19 @@ class Answer:
     job_id: str
     code: Code
     version: int
+    limit: str | None = None
+    """The limit that is used up, where the code is LIMITED."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotWanted:
+    """A slot that a claim takes of a limit of the fleet, or is not made."""
+
+    limit: str
+    """The limit's name, of the workflow or of one key in it."""
+    slots: int
+    period_s: float | None = None
+    """How long a slot of a rate is used up; None for a concurrency limit, whose slot is held while the job is owned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +104,9 @@ class Proposal:
     claim: Claim | None = None
     """A recorder's claim that the events begin with: it fences every one before it."""
 
+
+Slots = Mapping[str, Sequence[SlotWanted]]
+"""By job, what its claim takes."""
 
 Rule = Callable[[Head, Sequence[Event]], Proposal | None]
 """From the locked head and the events since the version the caller knows, what to append; None appends nothing.
@@ -257,8 +275,10 @@ class Store(Protocol):
         """What a worker could claim now. What it costs does not grow with the jobs that have ended, or that sleep."""
         ...
 
-    def claim_many(self, batch: Sequence[Append]) -> list[Answer]:
+    def claim_many(self, batch: Sequence[Append], slots: Slots | None = None) -> list[Answer]:
         """Make one worker the owner of jobs nobody owns, each if its log still ends where the worker believes.
+
+        A job for which `slots` names slots takes one of each limit, or answers `limited` and which is used up.
 
         The items' claims are the new ones, their events begin with JobClaimed. Answers come in the order of the batch:
         `stored`, or why the job is not claimed; it waits for no head that is locked. Raises WorkerDead if the worker

@@ -18,7 +18,7 @@ import orjson
 
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
-from steplog.eventstore.clock import Clock
+from steplog.eventstore.clock import Clock, later
 from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, LogError, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
@@ -38,6 +38,8 @@ from steplog.eventstore.store import (
     HeadQuery,
     NewJob,
     Rule,
+    Slots,
+    SlotWanted,
     StoredState,
     Work,
     Worker,
@@ -63,6 +65,8 @@ class MemoryStore:
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._hints = 0
+        self._slots: dict[tuple[str, int], tuple[str, str]] = {}
+        """By limit and slot, who took it last and when."""
         self._schedules: dict[tuple[str, str], ScheduleRow] = {}
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
@@ -171,11 +175,11 @@ class MemoryStore:
             self._store(job, owned(job.head, claim), proposal.events, proposal.columns)
             return claim
 
-    def claim_many(self, batch: Sequence[Append]) -> list[Answer]:
+    def claim_many(self, batch: Sequence[Append], slots: Slots | None = None) -> list[Answer]:
         with self._lock:
             for worker_id in {item.claim.worker_id for item in batch}:
                 self._require_alive(worker_id)
-            return [self._claim(item) for item in batch]
+            return [self._claim(item, (slots or {}).get(item.job_id, ())) for item in batch]
 
     def abandon(self, job_id: str, claim: Claim) -> None:
         with self._lock:
@@ -363,7 +367,7 @@ class MemoryStore:
             self._store(job, owned(head, None) if item.release else head, item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
 
-    def _claim(self, item: Append) -> Answer:
+    def _claim(self, item: Append, slots: Sequence[SlotWanted]) -> Answer:
         if item.job_id not in self._jobs:
             return Answer(item.job_id, Code.MISSING, 0)
         job = self._jobs[item.job_id]
@@ -373,8 +377,24 @@ class MemoryStore:
         marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
+            for wanted in slots:
+                if not self._take_slot(wanted, item.job_id):
+                    return Answer(item.job_id, Code.LIMITED, first, wanted.limit)
             self._store(job, owned(job.head, item.claim), item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
+
+    def _take_slot(self, wanted: SlotWanted, job_id: str) -> bool:
+        now = self.now()
+        for slot in range(wanted.slots):
+            holder, taken_at = self._slots.get((wanted.limit, slot), ("", ""))
+            if wanted.period_s is not None:
+                used = taken_at > later(now, -wanted.period_s)
+            else:
+                used = holder not in ("", job_id) and self._job(holder).head.worker_id is not None
+            if not used:
+                self._slots[wanted.limit, slot] = (job_id, now)
+                return True
+        return False
 
     def _judged(self, job: JobInMemory, item: Append) -> Code:
         first = item.expected.version
