@@ -35,6 +35,7 @@ from steplog.eventstore.postgres_documents import (
 )
 from steplog.eventstore.postgres_feed import feed_end, read_feed
 from steplog.eventstore.postgres_inspection import PostgresInspection
+from steplog.eventstore.postgres_projected import PostgresProjected
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
 from steplog.eventstore.rows import Row
@@ -242,6 +243,10 @@ class PostgresStore:
     @property
     def inspection(self) -> PostgresInspection:
         return PostgresInspection(self._read, self._rows)
+
+    @property
+    def projected(self) -> PostgresProjected:
+        return PostgresProjected(self._read, self._connections.transaction, self._schema)
 
     def _position(self, job_id: str, version: int) -> Position:
         if version <= 0:

@@ -17,6 +17,7 @@ from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
 from steplog.eventstore.inspection import Inspection
 from steplog.eventstore.inspection import StoredState as StoredState
+from steplog.eventstore.projected import Projected
 from steplog.eventstore.transaction import Rows
 
 
@@ -355,6 +356,11 @@ class Store(Protocol):
     @property
     def inspection(self) -> Inspection:
         """The store as an auditor sees it."""
+        ...
+
+    @property
+    def projected(self) -> Projected:
+        """What the store keeps of projections."""
         ...
 
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:

@@ -42,6 +42,7 @@ from steplog.eventstore.store import (
 )
 from steplog.eventstore.stream import Mark, judge, read_to, tail_of
 from steplog.testing.clock import VirtualClock
+from steplog.testing.memory_projected import ProjectedInMemory
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ class MemoryStore:
         self._jobs: dict[str, _Job] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
+        self.projected = ProjectedInMemory(self._versions)
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._lock = threading.RLock()
@@ -267,6 +269,10 @@ class MemoryStore:
     def workers(self) -> list[Worker]:
         with self._lock:
             return list(reversed(self._workers.values()))
+
+    def _versions(self) -> dict[str, int]:
+        with self._lock:
+            return {job_id: job.head.version for job_id, job in self._jobs.items()}
 
     # --- inside the lock ---------------------------------------------------------------------------------------------
 
