@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import integrity, operating, time_travel
+from steplog.commands import database, integrity, operating, time_travel
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -321,7 +321,7 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
             _advise(console, view)
 
 
-for command in integrity.COMMANDS:
+for command in (*integrity.COMMANDS, database.stats):
     main.add_command(command)
 
 
@@ -348,25 +348,8 @@ def migrate(console: Console, dry_run: bool) -> None:
             console.document({"store": store.url, "pending" if dry_run else "applied": names})
 
 
-@db.command()
-@console_of
-def status(console: Console) -> None:
-    """Say whether the store can be reached and is up to date (exit code 6 if not)."""
-    from steplog.eventstore.errors import StoreNotMigrated
-    from steplog.terminal.table import facts
-
-    with store_of(console) as store:
-        pending = store.migrate(dry_run=True)
-        if console.output == "table":
-            schema = f"lacks {', '.join(pending)}" if pending else "up to date"
-            console.lines(facts([("store", store.url), ("schema", schema)], console.look))
-        else:
-            console.document({"store": store.url, "pending": pending})
-        if pending:
-            raise StoreNotMigrated(f"{store.url} lacks {len(pending)} migrations")
-
-
-db.add_command(integrity.backup)
+for command in (*database.COMMANDS, integrity.backup):
+    db.add_command(command)
 
 
 @main.command()
@@ -386,7 +369,7 @@ def config(console: Console) -> None:
     values = {
         name: " ".join(given["value"]) if name == "modules" else given["value"] for name, given in settings.items()
     }
-    rows = [[name, escape(values[name]) or "(none)", given["origin"]] for name, given in settings.items()]
+    rows = [[name, escape(values[name] or "") or "(none)", given["origin"]] for name, given in settings.items()]
     console.lines(table(["setting", "value", "from"], rows, console.look))
 
 

@@ -6,11 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from steplog.eventstore.errors import StoreUnavailable
 from steplog.eventstore.projected import Document
 from steplog.eventstore.store import Store
-from steplog.projections.following import STRETCH_ENTRIES, Follower, Late
+from steplog.projections.following import STRETCH_ENTRIES, Follower, Late, next_name
 from steplog.projections.projecting import GROUPS_BEGIN, Projection, is_group
 from steplog.projections.report_table import ReportTable
 from steplog.projections.statistics import Statistics, SubStepStatistics, statistics_of
@@ -70,6 +72,46 @@ class ProjectionRunner:
             self._swept_at = time.monotonic()
             worked += sum(_not_late(follower.sweep) for follower in self._followers)
         return worked
+
+
+@contextmanager
+def kept_current(store: Store, projections: Sequence[Projection] | None = None) -> Iterator[ProjectionRunner]:
+    """A runner in a thread of its own for as long as the body runs: what a worker or a server does beside its work."""
+    runner, stop = ProjectionRunner(store, projections), threading.Event()
+    thread = threading.Thread(target=runner.run, args=(stop,), name="steplog projections", daemon=True)
+    thread.start()
+    try:
+        yield runner
+    finally:
+        stop.set()
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class Building:
+    """How far a projection's next generation has come."""
+
+    projection: str
+    jobs: int
+
+
+def rebuild(store: Store, projection: Projection) -> Iterator[Building]:
+    """Build the projection anew beside the live one, and let it take that one's place; told after each stretch.
+
+    One that was broken off goes on from where it was. Appends, runners and readers go on meanwhile. Raises
+    StoreUnavailable: what was built so far stays.
+    """
+    follower = Follower(store, projection)
+    with suppress(Late):
+        follower.begin()
+    jobs = 0
+    while under_way := store.projected.checkpoints().get(next_name(projection.name)):
+        _not_late(follower.build)
+        jobs = under_way["done"]
+        yield Building(projection.name, jobs)
+    while store.projected.checkpoints()[projection.name]["published"] is not None:
+        _not_late(follower.advance)
+    yield Building(projection.name, jobs)
 
 
 def read_statistics(store: Store, workflow: str | None = None) -> list[SubStepStatistics]:

@@ -24,7 +24,7 @@ from steplog.eventstore.store import HeadQuery, Store
 from steplog.projections.following import Follower, Late, next_name
 from steplog.projections.projecting import Job, Projection, Tally
 from steplog.projections.report_table import ReportTable, step_row
-from steplog.projections.runner import ProjectionRunner, own_projections, read_statistics
+from steplog.projections.runner import ProjectionRunner, kept_current, own_projections, read_statistics
 from steplog.projections.statistics import Statistics
 from steplog.testing.memory import MemoryStore
 
@@ -392,9 +392,7 @@ def test_rebuilt_equals_live_however_it_is_killed_and_whatever_is_appended(logs:
 
 def test_runner_goes_on_until_it_is_stopped_and_outlasts_a_store_that_is_away(sqlite_store: SQLiteStore) -> None:
     job = half_way(sqlite_store)
-    away = threading.Event()
-    stop = threading.Event()
-    feed = sqlite_store.feed
+    away, feed = threading.Event(), sqlite_store.feed
 
     def sometimes(after: str | None = None, limit: int = 500) -> Any:
         if not away.is_set():
@@ -402,20 +400,13 @@ def test_runner_goes_on_until_it_is_stopped_and_outlasts_a_store_that_is_away(sq
             raise StoreUnavailable
         return feed(after, limit)
 
-    sqlite_store.feed = sometimes  # type: ignore[method-assign]
-    runner = ProjectionRunner(sqlite_store, poll_s=0.01)
-    thread = threading.Thread(target=runner.run, args=(stop,))
-    thread.start()
-    try:
+    sqlite_store.feed = sometimes  # type: ignore[method-assign]  # away once
+    with kept_current(sqlite_store):
         for _ in _until(lambda: _is_current(sqlite_store, job)):
             pass
         job.add(MORE)
         for _ in _until(lambda: _is_current(sqlite_store, job)):
             pass
-    finally:
-        stop.set()
-        thread.join(30)
-    assert not thread.is_alive()
     assert away.is_set()
 
 
