@@ -15,6 +15,7 @@ pytest.register_assert_rewrite(
     "compliance.inspecting",
     "compliance.listing",
     "compliance.log_case",
+    "compliance.projecting",
     "compliance.reading",
     "compliance.states",
     "compliance.transacting",

@@ -27,7 +27,7 @@ MAY_IMPORT = {
 }
 DECIDE = {"engine.decider", "engine.allowed", "engine.actions", "engine.deciding"}
 """The modules of the engine that are rules."""
-DO_IO = {"projections.runner", "projections.tables"}
+DO_IO = {"projections.following", "projections.runner", "projections.tables"}
 """The modules of the projections that may."""
 OUTSIDE_WORLD = {
     "asyncio", "concurrent", "http", "io", "logging", "os", "pathlib", "psycopg", "random", "secrets", "shutil",
