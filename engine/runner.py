@@ -24,12 +24,14 @@ from steplog.engine.attempts import Attempts, error_data, message_of
 from steplog.engine.context import open_draft
 from steplog.engine.decider import Decision, decide, in_progress, next_due
 from steplog.engine.deciding.deadlines import job_is_late
+from steplog.engine.deciding.suspects import a_suspect_runs, a_suspect_waits
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import LogRegressed, OwnershipLost
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.fit import unfit_signals
 from steplog.engine.history import Loaded, position_of, to_store
 from steplog.engine.inbox import Inbox
+from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.policies import Skip
 from steplog.engine.regression import park_regressed
@@ -76,12 +78,21 @@ class Owned:
 class Runner:
     """Runs one job until it ends, waits for a person, or is handed back."""
 
-    def __init__(self, owned: Owned, store: Store, outbox: Outbox, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self,
+        owned: Owned,
+        store: Store,
+        outbox: Outbox,
+        clock: Clock,
+        settings: Settings,
+        lane: Lane | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._store = store
         self._outbox = outbox
         self._clock = clock
         self._settings = settings
+        self._lane = lane or Lane()
         self._claim = owned.claim
         self._definition = owned.definition
         self._shape = Shape.of(owned.loaded.state["plan"])
@@ -146,6 +157,7 @@ class Runner:
                         await self._inbox.wait(self._patience_s())
             return self.state
         finally:
+            self._lane.leave(self.state["job_id"])
             self._inbox.close()
             await self._attempts.close()
 
@@ -183,6 +195,8 @@ class Runner:
         while decision.questions:
             self._answers |= {key: self._ask(key, decision.state) for key in decision.questions}
             decision = decide(self.state, self._shape, happened, now, self._situation())
+        if not a_suspect_runs(decision.state):
+            self._lane.leave(self.state["job_id"])
         return decision
 
     def _situation(self) -> Situation:
@@ -190,10 +204,14 @@ class Runner:
             occupied=self._attempts.occupied,
             stuck=self._attempts.stuck,
             stopping=self._stop_by is not None,
+            suspects_wait=a_suspect_waits(self.state) and not self._enter_lane(),
             answers=self._answers,
             unfit=unfit_signals(self.state, self._shape, self._definition) if self.state["signals"] else {},
             interruptions_max=self._settings.interruptions_max,
         )
+
+    def _enter_lane(self) -> bool:
+        return self._lane.enter(self.state["job_id"], self._inbox.wake)
 
     def _ask(self, key: Key, state: State) -> fact.Answer:
         """What the sub-step's condition says to the context as it will be."""

@@ -55,7 +55,10 @@ def _counts(draft: Draft, of: AttemptId) -> bool:
 
 
 def _late(draft: Draft, happened: Fact) -> None:
+    """Tell of an effect that may have happened; of what was rolled back there is nothing to tell."""
     match happened:
+        case fact.Failed(undone=True) | fact.SkipRaised(undone=True):
+            draft.unrecorded.append(happened)
         case fact.Completed(of=of, result=result, seconds=seconds):
             draft.emit(ev.LateOutcome(**attempt_of(of), outcome="completed", result=result, seconds=seconds))
         case fact.Failed(of=of, error=error, seconds=seconds):
