@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from steplog.engine import facts as fact
@@ -64,6 +64,15 @@ def _log_failure(saving: asyncio.Future[None]) -> None:
 def _give_up(answer: asyncio.Future[Answer]) -> None:
     if not answer.done():
         answer.set_exception(OutcomeUnknown("the store did not answer before the worker stopped"))
+
+
+def _attempt_of(event: SubStepStarted | SubStepFailed) -> AttemptId:
+    return AttemptId(event.phase, event.sub_step, event.generation, event.attempt)
+
+
+def _goes_on(event: EventData, going: Collection[AttemptId]) -> bool:
+    """Whether the event is none of a start that somebody has settled since."""
+    return not isinstance(event, SubStepStarted) or _attempt_of(event) in going
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +153,7 @@ class Runner:
                 if decision.events and not await self._append(decision):
                     continue
                 self._inbox.acknowledge(entries, decision.unrecorded)
-                self._follow(decision.events)
+                self._follow(decision.events, decision.state)
                 self._cancel_if_due()
                 if self.state["status"] == "running" and not self._inbox.entries():
                     if self._handing_back_is_due():
@@ -355,11 +364,11 @@ class Runner:
             except StoreUnavailable as error:
                 logger.warning("%s; the log will tell whether it was committed (job %s)", error, item.job_id)
                 await self._loop.run_in_executor(None, transaction.roll_back)
-                return await self._settle(self.interruption(happened.of), decision, item)
+                return await self._settle(self.interruption(happened.of), decision, item, reports)
             if end.code is Code.STORED:
                 self._adopt(decision, item)
                 self._inbox.drop(reports)
-                self._follow(decision.events)
+                self._follow(decision.events, decision.state)
                 return True
             if end.code is Code.CONFLICT:
                 self._fold(end.tail)
@@ -367,7 +376,9 @@ class Runner:
                 raise self._refusal(end.code)
         return False
 
-    async def _settle(self, unknown: fact.CommitUnknown, decision: Decision, item: Append) -> bool:
+    async def _settle(
+        self, unknown: fact.CommitUnknown, decision: Decision, item: Append, reports: Collection[Fact]
+    ) -> bool:
         """Whether the transaction that was to end in that append is committed, by the log alone.
 
         The append itself is never sent again: without the transaction it would store a completion without its effect.
@@ -379,15 +390,19 @@ class Runner:
             code = await self._send(instead)
             if code is Code.STORED:
                 self._adopt(interruption, instead)
-                self._follow(interruption.events)
+                self._follow(interruption.events, interruption.state)
                 return False
             if code not in (Code.CONFLICT, Code.FENCED):  # fenced it is, too, where that append ended the job
                 raise self._refusal(code)
             await self._catch_up()
+            while not self._tail and not self._gives_up():
+                await self._catch_up()
             if self._tail and self._tail[0].event_id == item.events[0].event_id:
-                self._follow(decision.events)
+                self._inbox.drop(reports)
+                going = in_progress(self.state)
+                self._follow([event for event in decision.events if _goes_on(event, going)], decision.state)
                 return True
-            if self._tail and code is Code.FENCED:
+            if code is Code.FENCED:
                 raise self._refusal(code)
         return False
 
@@ -400,19 +415,19 @@ class Runner:
 
     # --- start -------------------------------------------------------------------------------------------------------
 
-    def _follow(self, recorded: Sequence[EventData]) -> None:
-        """Do what the events say, now that they are durable."""
+    def _follow(self, recorded: Sequence[EventData], state: State) -> None:
+        """Do what the events say, now that they are durable; `state` is the one after them, whatever came since."""
         self._forget_answers(recorded)
-        self._start(recorded)
+        self._start(recorded, state)
         self._store_state()
 
-    def _start(self, events: Sequence[EventData]) -> None:
+    def _start(self, events: Sequence[EventData], state: State) -> None:
         for event in events:
             if isinstance(event, SubStepStarted):
-                of = AttemptId(event.phase, event.sub_step, event.generation, event.attempt)
-                self._attempts.start(of, self.state, self._shape.sub_steps[of.key].get("timeout_s"))
-            elif self.state["deadlines"] and isinstance(event, SubStepFailed):  # its handler may still run
-                self._attempts.abandon(AttemptId(event.phase, event.sub_step, event.generation, event.attempt))
+                of = _attempt_of(event)
+                self._attempts.start(of, state, self._shape.sub_steps[of.key].get("timeout_s"))
+            elif state["deadlines"] and isinstance(event, SubStepFailed):  # its handler may still run
+                self._attempts.abandon(_attempt_of(event))
 
     # --- wait, hand back ---------------------------------------------------------------------------------------------
 

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from simulation.invariants import attempts, context, interruptions, log, outcomes, owners, settling
+from simulation.invariants import (
+    attempts,
+    context,
+    deadlines,
+    forks,
+    interruptions,
+    log,
+    outcomes,
+    owners,
+    reports,
+    settling,
+    transactions,
+    waits,
+)
 from simulation.invariants.terms import Broken
 from simulation.reading import Reading
 
@@ -47,4 +60,17 @@ INVARIANTS: tuple[Invariant, ...] = (
     context.a_refused_value_stops_the_job_until_a_person_decides,
     context.a_handler_is_given_the_results_it_needs,
     context.a_reset_takes_back_all_that_followed_and_what_it_wrote,
+    waits.a_wait_is_as_long_as_it_was_declared,
+    waits.a_wait_ends_for_the_oldest_signal_or_when_its_time_is_over,
+    waits.a_wait_ends_soon_after_it_could,
+    deadlines.nothing_begins_behind_a_deadline,
+    deadlines.a_job_fails_by_its_deadline_when_that_has_come,
+    deadlines.a_retry_is_due_before_the_deadline,
+    transactions.a_completion_and_its_effects_are_one_commit,
+    transactions.an_effect_is_there_only_with_what_tells_of_it,
+    transactions.what_was_rolled_back_is_not_told_of,
+    reports.lines_are_kept_in_order_and_once,
+    reports.progress_is_what_was_said_and_the_last_is_kept,
+    reports.a_handler_is_given_the_input_as_it_was_at_its_start,
+    forks.a_fork_goes_on_from_what_had_settled,
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from simulation.invariants.terms import Broken
+from simulation.invariants.terms import SLACK_S, Broken
 from simulation.notes import Call
 from simulation.reading import SETTLED, Reading, key_of, phase_of
+
+_BEGINS = ("SubStepStarted", "SubStepWaiting")
 
 
 def a_sub_step_goes_through_its_life_in_order(told: Reading) -> Broken:
@@ -26,6 +28,12 @@ def a_sub_step_goes_through_its_life_in_order(told: Reading) -> Broken:
             case "SubStepStarted":
                 attempts[key] += 1
                 fits = status in ("pending", "retrying", "interrupted") and attempt == attempts[key]
+            case "SubStepWaiting":
+                fits = told.sub_steps[key].wait is not None and status in ("pending", "retrying")
+            case "SubStepCompleted" | "SubStepFailed" if told.sub_steps[key].wait:
+                fits = status == "waiting" and attempt == attempts[key] + 1
+            case "SubStepFailed" if event.data["error"]["type"] == "DeadlineExceeded":
+                fits = status in ("in_progress", "retrying", "interrupted") and attempt == attempts[key]
             case "SubStepFailed" if status != "in_progress":
                 by_condition = status == "pending" and event.data["error"]["type"] == "ZeroDivisionError"
                 fits = by_condition or (status == "interrupted" and event.data["error"]["type"] == "Interrupted")
@@ -43,7 +51,7 @@ def a_sub_step_goes_through_its_life_in_order(told: Reading) -> Broken:
 
 
 def nothing_starts_before_what_it_needs(told: Reading) -> Broken:
-    for place, event, key in told.each("SubStepStarted"):
+    for place, event, key in told.each("SubStepStarted", "SubStepWaiting"):
         step, status = told.sub_steps[key], told.before[place].status
         for edge in (*step.after, *step.defaults):
             if status[edge] not in SETTLED:
@@ -59,21 +67,28 @@ def a_phase_is_a_barrier(told: Reading) -> Broken:
     for place, event in enumerate(told.log):
         phase, status = event.data.get("phase", ""), told.before[place].status
         of_phase = {key: of for key, of in status.items() if phase_of(key) == phase}
-        if event.type in ("PhaseStarted", "SubStepStarted") and not ended.issuperset(order[: order.index(phase)]):
+        if event.type in ("PhaseStarted", *_BEGINS) and not ended.issuperset(order[: order.index(phase)]):
             yield f"{event.type} of {phase} at {event.version} after {sorted(ended)}"
         if event.type == "PhaseStarted":
             started.add(phase)
-        elif event.type == "SubStepStarted" and (phase in ended or phase not in started):
+        elif event.type in _BEGINS and (phase in ended or phase not in started):
             yield f"{key_of(event)} started at {event.version} outside of its phase"
         elif event.type == "PhaseCompleted":
             failed = [key for key in told.critical_of(phase) if status[key] == "failed"]
             if failed or not set(of_phase.values()) <= SETTLED:
                 yield f"phase {phase} completed with {of_phase}"
             ended.add(phase)
-        elif event.type == "PhaseFailed" and not set(of_phase.values()) <= SETTLED | {"pending"}:
+        elif event.type == "PhaseFailed" and not set(of_phase.values()) <= _may_be_left(told, place):
             yield f"phase {phase} failed with {of_phase}"
         elif event.type == "SubStepReset":
             ended -= {phase_of(key) for key in event.data["sub_steps"]}
+
+
+def _may_be_left(told: Reading, place: int) -> frozenset[str]:
+    """What sub-steps may be when their phase fails: more where the job has had its time."""
+    deadline, event = told.before[place].job_deadline, told.log[place]
+    is_late = deadline is not None and told.seconds(event) >= deadline - SLACK_S
+    return SETTLED | {"pending", "waiting", *(("retrying", "interrupted") if is_late else ())}
 
 
 def no_more_run_at_once_than_the_phase_allows(told: Reading) -> Broken:

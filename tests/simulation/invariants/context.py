@@ -90,7 +90,7 @@ def a_handler_is_given_the_results_it_needs(told: Reading) -> Broken:
         for need in told.sub_steps[call.key].needs if place is not None else ():
             completed = told.last_before(place or 0, "SubStepCompleted", key=need)
             there = told.before[place or 0].status[need] == "completed" and completed is not None
-            wanted = completed.data["result"] if there and completed else None
+            wanted = completed.data.get("result") if there and completed else None
             if call.results[need.replace("/", "_")] != wanted:
                 yield f"{call.key}#{call.attempt} was given {call.results}, and {need} returned {wanted}"
 

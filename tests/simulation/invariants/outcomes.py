@@ -5,6 +5,7 @@ from __future__ import annotations
 from simulation.invariants.terms import REAL, SLACK_S, Broken
 from simulation.notes import Call
 from simulation.reading import Reading, key_of
+from simulation.transacting import TIMEOUT_S
 
 from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.events import Event
@@ -20,7 +21,7 @@ _ENDS = {
 def an_outcome_is_what_the_handler_did(told: Reading) -> Broken:
     for place, event, key in told.each("SubStepCompleted", "SubStepFailed", "SubStepSkipped"):
         call, data = told.call_of(event), event.data
-        if told.is_by_hand(event):
+        if told.is_by_hand(event) or told.sub_steps[key].wait:
             continue
         if event.type == "SubStepSkipped":
             fits = data["cause"] != "raised" or (call is not None and call.outcome == "skip")
@@ -37,8 +38,11 @@ def an_outcome_is_what_the_handler_did(told: Reading) -> Broken:
 
 def _failed_so(told: Reading, place: int, event: Event, call: Call | None) -> bool:
     error, key = event.data["error"], key_of(event)
+    if error["type"] == "DeadlineExceeded":
+        return told.seconds(event) >= told.before[place].deadline.get(key, 1e9) - SLACK_S
     if error["type"] == "HandlerTimeout":
-        timeout_s = told.sub_steps[key].timeout_s
+        step = told.sub_steps[key]
+        timeout_s = step.timeout_s or (TIMEOUT_S if step.transactional and told.story.stops_writers else None)
         return call is not None and timeout_s is not None and (call.ended_at or 1e9) >= call.at + timeout_s - SLACK_S
     if error["type"] == "Interrupted":
         return told.sub_steps[key].on_interrupt == "fail" and told.log[place - 1].type == "SubStepInterrupted"
@@ -58,15 +62,23 @@ def no_outcome_is_lost(told: Reading) -> Broken:
         (key, event.data["attempt"])
         for _, event, key in told.each("SubStepCompleted", "SubStepFailed", "SubStepSkipped", "LateOutcome")
         if event.data.get("attempt") and not told.is_by_hand(event)
-        if event.data.get("error", {}).get("type") not in ("HandlerTimeout", "Interrupted")
+        if event.data.get("error", {}).get("type") not in ("HandlerTimeout", "Interrupted", "DeadlineExceeded")
     }
     for call in told.notes.calls:
         life = told.lives[call.process]
         if life.how != "finished" or life.robbed_at is not None or call.outcome not in REAL:
             continue
+        if told.sub_steps[call.key].transactional and _is_settled_otherwise(told, call):
+            continue
         looked_s = seconds_between(started, last_look[call.process])
         if call.ended_at is not None and call.ended_at < looked_s and (call.key, call.attempt) not in recorded:
             yield f"{call.key}#{call.attempt} ended in {call.outcome} at {call.ended_at:g} s, and nothing tells of it"
+
+
+def _is_settled_otherwise(told: Reading, call: Call) -> bool:
+    """Whether somebody else than its handler ended the attempt, so that its transaction was rolled back."""
+    ends = told.each("SubStepCompleted", "SubStepFailed", "SubStepSkipped", "SubStepInterrupted")
+    return any(key == call.key and event.data.get("attempt", call.attempt) == call.attempt for _, event, key in ends)
 
 
 def a_late_outcome_is_one(told: Reading) -> Broken:
