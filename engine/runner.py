@@ -30,7 +30,7 @@ from steplog.engine.errors import LogRegressed, OwnershipLost
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.fit import unfit_signals
 from steplog.engine.history import Loaded, position_of, to_store
-from steplog.engine.inbox import Inbox
+from steplog.engine.inbox import Entry, Inbox
 from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.policies import Skip
@@ -64,6 +64,12 @@ def _log_failure(saving: asyncio.Future[None]) -> None:
 def _give_up(answer: asyncio.Future[Answer]) -> None:
     if not answer.done():
         answer.set_exception(OutcomeUnknown("the store did not answer before the worker stopped"))
+
+
+def _with(happened: fact.Completed | fact.CheckpointReached, waiting: Sequence[Fact]) -> list[Fact]:
+    """What a transaction's end is decided from: behind what its attempt said on its way, before all else that waits."""
+    own = [each for each in waiting if isinstance(each, fact.Logged | fact.Progressed) and each.of == happened.of]
+    return [*own, happened, *(each for each in waiting if each not in own)]
 
 
 def _attempt_of(event: SubStepStarted | SubStepFailed) -> AttemptId:
@@ -246,7 +252,10 @@ class Runner:
         """Make the decision durable; False where somebody else appended first and it has to be made again."""
         decided_at = self._position
         async with self.turn:
-            return self._position is decided_at and await self._append_in_turn(decision)
+            if self._position is decided_at:
+                return await self._append_in_turn(decision)
+            self._answers.clear()  # a transaction was committed meanwhile: conditions were asked about another context
+            return False
 
     async def _append_in_turn(self, decision: Decision) -> bool:
         item = self._item(decision)
@@ -354,8 +363,8 @@ class Runner:
 
     async def _record(self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction) -> bool:
         while happened.of in in_progress(self.state) and not self._gives_up():
-            reports = self._inbox.reports_of(happened.of)
-            decision = self._decide([*reports, happened])
+            entries = self._inbox.entries()
+            decision = self._decide(_with(happened, [entry.fact for entry in entries]))
             item = self._item(decision)
             try:
                 end = await self._loop.run_in_executor(None, append_and_commit, transaction, item)
@@ -364,10 +373,10 @@ class Runner:
             except StoreUnavailable as error:
                 logger.warning("%s; the log will tell whether it was committed (job %s)", error, item.job_id)
                 await self._loop.run_in_executor(None, transaction.roll_back)
-                return await self._settle(self.interruption(happened.of), decision, item, reports)
+                return await self._settle(self.interruption(happened.of), decision, item, entries)
             if end.code is Code.STORED:
                 self._adopt(decision, item)
-                self._inbox.drop(reports)
+                self._inbox.acknowledge(entries, decision.unrecorded)
                 self._follow(decision.events, decision.state)
                 return True
             if end.code is Code.CONFLICT:
@@ -377,7 +386,7 @@ class Runner:
         return False
 
     async def _settle(
-        self, unknown: fact.CommitUnknown, decision: Decision, item: Append, reports: Collection[Fact]
+        self, unknown: fact.CommitUnknown, decision: Decision, item: Append, entries: Sequence[Entry]
     ) -> bool:
         """Whether the transaction that was to end in that append is committed, by the log alone.
 
@@ -397,8 +406,10 @@ class Runner:
             await self._catch_up()
             while not self._tail and not self._gives_up():
                 await self._catch_up()
+            if self.state["epoch"] != self._claim.epoch:
+                raise self._refusal(Code.FENCED)
             if self._tail and self._tail[0].event_id == item.events[0].event_id:
-                self._inbox.drop(reports)
+                self._inbox.acknowledge(entries, decision.unrecorded)
                 going = in_progress(self.state)
                 self._follow([event for event in decision.events if _goes_on(event, going)], decision.state)
                 return True

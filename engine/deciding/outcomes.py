@@ -40,8 +40,8 @@ def take(draft: Draft, happened: Fact) -> None:
             draft.emit(ev.SubStepInterrupted(**attempt_of(of), cause="commit unknown", worker_id=worker_id))
         case fact.Progressed(of=of, done=done, total=total, note=note):
             draft.emit(ev.SubStepProgressed(**attempt_of(of), done=done, total=total, note=note))
-        case fact.Logged(of=of, lines=lines):
-            draft.emit(ev.SubStepLogged(**attempt_of(of), lines=lines))
+        case _:
+            draft.emit(ev.SubStepLogged(**attempt_of(happened.of), lines=happened.lines))
 
 
 def _counts(draft: Draft, of: AttemptId) -> bool:

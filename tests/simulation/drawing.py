@@ -39,7 +39,8 @@ SIGNALS = ("go", "stop")
 def draw_story(seed: int) -> Story:
     """The story of that seed, always the same."""
     random = Random(seed)
-    phases = _phases(random)
+    deadline_s = random.choice((*(None,) * 12, 3.0, 12.0))
+    phases = _phases(random, late=deadline_s is not None)
     keys = [f"{phase.name}/{step.name}" for phase in phases for step in phase.sub_steps]
     return Story(
         phases=phases,
@@ -48,7 +49,7 @@ def draw_story(seed: int) -> Story:
         resumes=random.choice((0, 0, 1, 2)),
         recovery_s=random.choice((0.0, 0.0, 0.5, 20.0)),
         luck=random.randrange(1 << 32),
-        deadline_s=random.choice((*(None,) * 12, 3.0, 12.0)),
+        deadline_s=deadline_s,
         stops_writers=random.random() < 0.4,
     )
 
@@ -56,15 +57,17 @@ def draw_story(seed: int) -> Story:
 # --- the workflow ----------------------------------------------------------------------------------------------------
 
 
-def _phases(random: Random) -> tuple[PhaseStory, ...]:
+def _phases(random: Random, late: bool) -> tuple[PhaseStory, ...]:
     phases: list[PhaseStory] = []
     earlier: list[str] = []
     for number in range(random.choice((1, 1, 2, 2, 3))):
         name = f"p{number}"
         sub_steps = []
         for place in range(random.choice((1, 2, 2, 3, 4))):
-            draw = _waiting if random.random() < 0.15 else _sub_step
-            sub_steps.append(draw(random, f"s{place}", earlier))
+            if random.random() < 0.15:
+                sub_steps.append(_waiting(random, f"s{place}", earlier))
+            else:
+                sub_steps.append(_sub_step(random, f"s{place}", earlier, late))
             earlier.append(f"{name}/s{place}")
         phases.append(PhaseStory(name, tuple(sub_steps), random.choice((None, None, None, 1, 2))))
     return tuple(phases)
@@ -86,7 +89,7 @@ def _edges(random: Random, earlier: list[str]) -> list[str]:
     return random.sample(earlier, min(len(earlier), random.choice((0, 0, 1, 1, 2))))
 
 
-def _sub_step(random: Random, name: str, earlier: list[str]) -> SubStepStory:
+def _sub_step(random: Random, name: str, earlier: list[str], late: bool) -> SubStepStory:
     edges = _edges(random, earlier)
     transactional = random.random() < 0.2
     needs = tuple(edge for edge in edges if random.random() < 0.6)
@@ -107,7 +110,7 @@ def _sub_step(random: Random, name: str, earlier: list[str]) -> SubStepStory:
         transactional=transactional,
         on_interrupt=random.choice(("retry",) * 6 + ("hold", "fail")),
         scripts=tuple(
-            _script(random, timeout_s is not None, transactional) for _ in range(random.choice((1, 1, 2, 3)))
+            _script(random, late or timeout_s is not None, transactional) for _ in range(random.choice((1, 1, 2, 3)))
         ),
     )
 

@@ -48,6 +48,10 @@ class Given(BaseModel, frozen=True):
     n: int = 0
 
 
+Sent: Any = int | str | None
+"""What signals are to be."""
+
+
 class Surroundings(Protocol):
     """What handlers and conditions see of the simulation."""
 
@@ -111,7 +115,7 @@ def _waiting(
         return phase.sleep(wait.seconds or 0.0, **options)
     if wait.has_default:
         options["default"] = 0
-    return phase.wait_for_signal(wait.signal, int, timeout=wait.seconds, optional=told.optional, **options)
+    return phase.wait_for_signal(wait.signal, Sent, timeout=wait.seconds, optional=told.optional, **options)
 
 
 def _condition(told: SubStepStory, key: str, around: Surroundings) -> Callable[[Job[Any, Shared]], bool | Skip]:

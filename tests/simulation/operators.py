@@ -8,6 +8,7 @@ from random import Random
 from typing import Literal, get_args
 
 from steplog.engine import operators
+from steplog.engine.definition import AnyDefinition
 from steplog.engine.fork import fork
 from steplog.engine.operators import Appended
 from steplog.eventstore.clock import Clock
@@ -37,7 +38,7 @@ class Action:
         said = f"{self.field} = {self.value}" if self.kind in ("set", "edit-input", "signal", "fork") else self.key
         return f"{WHO}: {self.kind} {said}".rstrip()
 
-    def perform(self, store: Store, clock: Clock, job_id: str) -> Appended:
+    def perform(self, store: Store, clock: Clock, job_id: str, definition: AnyDefinition) -> Appended:
         """Raises SteplogError where the job or the store refuses it."""
         match self.kind:
             case "set":
@@ -45,7 +46,7 @@ class Action:
             case "edit-input":
                 return operators.edit_input(store, job_id, {self.field: self.value}, by=WHO, clock=clock)
             case "signal":
-                payload = "no number" if self.value == UNFIT else self.value
+                payload = ["not this"] if self.value == UNFIT else self.value
                 return operators.signal(store, job_id, self.field, payload, by=WHO, clock=clock)
             case "fork":
                 return fork(store, job_id, values={self.field: self.value}, by=WHO, clock=clock)
@@ -60,7 +61,9 @@ class Action:
             case "skip":
                 return operators.skip(store, job_id, self.key, by=WHO, clock=clock)
             case "complete":
-                return operators.complete(store, job_id, self.key, "by hand", by=WHO, clock=clock)
+                return operators.complete(
+                    store, job_id, self.key, "by hand", by=WHO, clock=clock, definition=definition
+                )
             case "fail":
                 return operators.fail(store, job_id, self.key, by=WHO, clock=clock)
             case "reset":

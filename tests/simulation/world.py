@@ -28,7 +28,7 @@ from simulation.story import (
     TurnFault,
 )
 from simulation.transacting import WAIT_S, Transacting
-from simulation.turns import HandlerThread, taking_turns
+from simulation.turns import HandlerThread, current, taking_turns
 
 from steplog.engine.claiming import claim_job
 from steplog.engine.definition import Definition
@@ -246,7 +246,7 @@ class World:
             return
         before = self.version()
         try:
-            appended = action.perform(self.store, self.clock, self.job_id)
+            appended = action.perform(self.store, self.clock, self.job_id, self.definition)
         except SteplogError:
             self.notes.covered["refused by hand"] += 1
             return
@@ -262,7 +262,9 @@ class World:
     # --- handlers' transactions --------------------------------------------------------------------------------------
 
     def begin(self, process: _Process, timeout_s: float | None) -> Transacting:
-        """For a handler of that process."""
+        """For a handler of that process; a dead one has none."""
+        if not process.is_alive:
+            current().stand()
         self.transactions += 1
         fault = self._of_transaction.pop(self.transactions, None)
         alone = self.story.stops_writers

@@ -6,6 +6,7 @@ from simulation.invariants.terms import SLACK_S, STOPS, STOPS_WITHIN_S, Broken
 from simulation.reading import Reading, key_of
 from simulation.world import SETTINGS
 
+from steplog.engine.decider import next_due
 from steplog.projections.evolve import fold
 
 
@@ -29,6 +30,8 @@ def every_job_ends_or_says_what_it_waits_for(told: Reading) -> Broken:
         yield f"the job is left {state['status']}"
     if state["status"] in ("failed", "parked") and not (state["reason"] or state["error"]):
         yield f"the job is {state['status']} without a reason"
+    if (due := next_due(state, state["recorded_at"])) is not None:
+        yield f"the job is {state['status']} and something is due at {due}"
     if told.head.worker_id is not None:
         yield "the job keeps its owner"
     if "in_progress" in told.end.status.values() and state["status"] != "cancelled":

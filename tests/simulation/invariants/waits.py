@@ -29,7 +29,7 @@ def a_wait_ends_for_the_oldest_signal_or_when_its_time_is_over(told: Reading) ->
         until = _begun(told, place, key).data.get("until")
         if sent:
             payload = sent[0].data["payload"]
-            fits = error == "SignalRefused" if payload == "no number" else event.data.get("result") == payload
+            fits = error == "SignalRefused" if isinstance(payload, list) else event.data.get("result") == payload
         elif until is None or until > event.recorded_at:
             fits = False
         elif wait.signal is None or wait.has_default:
