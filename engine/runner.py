@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from steplog.engine import facts as fact
@@ -196,15 +197,20 @@ class Runner:
             self._inbox.wake()
 
     def _fail(self, error: Exception) -> None:
-        """The loop ends with that error."""
+        """The loop ends with that error, and at once: no transaction that has the turn is waited for."""
         self._failure = self._failure or error
         self._inbox.wake()
+        with suppress(RuntimeError):  # the loop is closed: nothing of it waits any more
+            self._loop.call_soon_threadsafe(self._attempts.end_transactions)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     # --- decide ------------------------------------------------------------------------------------------------------
 
     def _decide(self, happened: list[Fact]) -> Decision:
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         now = self._decided_at = max(self._clock.now(), self.state["recorded_at"])
         decision = decide(self.state, self._shape, happened, now, self._situation())
         while decision.questions:
@@ -252,6 +258,7 @@ class Runner:
         """Make the decision durable; False where somebody else appended first and it has to be made again."""
         decided_at = self._position
         async with self.turn:
+            self._raise_failure()
             if self._position is decided_at:
                 return await self._append_in_turn(decision)
             self._answers.clear()  # a transaction was committed meanwhile: conditions were asked about another context
