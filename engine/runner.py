@@ -371,6 +371,7 @@ class Runner:
     async def _record(self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction) -> bool:
         while happened.of in in_progress(self.state) and not self._gives_up():
             entries = self._inbox.entries()
+            self._answers.clear()  # the handler has changed the context that conditions were asked about
             decision = self._decide(_with(happened, [entry.fact for entry in entries]))
             item = self._item(decision)
             try:
