@@ -121,10 +121,12 @@ def _waiting(
 def _condition(told: SubStepStory, key: str, around: Surroundings) -> Callable[[Job[Any, Shared]], bool | Skip]:
     def when(job: Job[Any, Shared]) -> bool | Skip:
         if told.when == "raises":
-            around.notes.asked.append(Asked(key, "raises", job.context.model_dump(), around.version()))
+            around.notes.asked.append(
+                Asked(around.process(), key, "raises", job.context.model_dump(), around.version())
+            )
             raise ZeroDivisionError("asked for")
         answer = {"yes": True, "no": False}.get(told.when or "", job.context.a > 0)
-        around.notes.asked.append(Asked(key, answer, job.context.model_dump(), around.version()))
+        around.notes.asked.append(Asked(around.process(), key, answer, job.context.model_dump(), around.version()))
         return answer or Skip("not now")
 
     return when

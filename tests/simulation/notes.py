@@ -57,6 +57,7 @@ class Call:
 class Asked:
     """A condition that was asked, and its answer."""
 
+    process: int
     key: str
     answer: bool | str
     context: Values

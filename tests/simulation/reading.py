@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simulation.handlers import Shared
-from simulation.notes import Call, Life, Notes
+from simulation.notes import Asked, Call, Life, Notes
 from simulation.story import Story, SubStepStory, TimeFault, TurnFault
 
 from steplog.eventstore.clock import seconds_between
@@ -74,6 +74,10 @@ class Reading:
             self.calls.setdefault((call.key, call.attempt), []).append(call)
         self.lives: dict[int, Life] = {life.number: life for life in notes.lives}
         self.by_hand = set(notes.by_hand)
+        self.writer_of: dict[str, int] = {
+            event_id: stored.process for stored in notes.stored for event_id in stored.event_ids
+        }
+        """By id of an event, the process that stored it."""
         self.before: list[Moment] = []
         self.end = self._read()
         self.starts: dict[tuple[str, int], int] = {
@@ -178,6 +182,15 @@ class Reading:
         for place, event in enumerate(self.log):
             if event.type in types:
                 yield place, event, key_of(event)
+
+    def asked_for(self, event: Event) -> list[Asked]:
+        """What the event's writer had asked of its sub-step's condition."""
+        process, key = self.writer_of.get(event.event_id), key_of(event)
+        return [
+            asked
+            for asked in self.notes.asked
+            if (asked.process, asked.key) == (process, key) and asked.version < event.version
+        ]
 
     def call_of(self, event: Event) -> Call | None:
         """The call of the attempt that the event is about."""

@@ -89,7 +89,7 @@ def what_is_skipped_has_a_cause(told: Reading) -> Broken:
             if not unmet:
                 yield f"{key} was skipped for an unmet need at {event.version}"
         elif event.data["cause"] == "condition":
-            asked = [each for each in told.notes.asked if each.key == key and each.version < event.version]
+            asked = told.asked_for(event)
             if not asked or asked[-1].answer is not False or asked[-1].context != filled(told, place):
                 yield f"{key} was skipped by its condition at {event.version}, which said {asked[-1:]}"
 
