@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from steplog.engine.errors import AttemptOver
 from steplog.engine.facts import AttemptId, Fact, Logged, Progressed
@@ -15,8 +15,7 @@ from steplog.engine.facts import AttemptId, Fact, Logged, Progressed
 _REPORTS = (Logged, Progressed)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A fact, and whom to tell once it is durable."""
 
     fact: Fact

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import StoreError
@@ -20,27 +20,26 @@ from steplog.eventstore.inspection import StoredState as StoredState
 from steplog.eventstore.transaction import Rows
 
 
-@dataclass(frozen=True, slots=True)
-class HeadColumns:
+class HeadColumns(NamedTuple):
     """What lists filter on: a pure function of the folded state, written by every append together with the version."""
 
     workflow: str
     status: str
     created_at: str
     updated_at: str
-    mode: str = "engine"
-    phase: str | None = None
-    last_error: str | None = None
-    failed_sub_step: str | None = None
-    wake_at: str | None = None
+    mode: str
+    phase: str | None
+    last_error: str | None
+    failed_sub_step: str | None
+    wake_at: str | None
     """When a worker should look at the job; None where nothing is due: it is ended, or waits for a person."""
-    ended_at: str | None = None
-    done: int = 0
-    total: int = 0
-    key: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    priority: int = 0
-    batch_id: str | None = None
+    ended_at: str | None
+    done: int
+    total: int
+    key: str | None
+    tags: dict[str, str]
+    priority: int
+    batch_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,7 @@ class NewJob:
     """How many claims its events tell of, where it comes from elsewhere and has no owner."""
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """The owner's next events of one job, to be stored behind `expected` or not at all."""
 
     job_id: str
@@ -111,8 +109,7 @@ class Code(StrEnum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of one Append; `version` is the head's after it (0 if missing)."""
 
     job_id: str
