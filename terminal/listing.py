@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from steplog.eventstore.store import Head
@@ -27,7 +26,7 @@ def jobs_table(
 
 def head_document(head: Head) -> dict[str, Any]:
     """The head as JSON shows it."""
-    columns = asdict(head.columns)
+    columns = head.columns._asdict()
     progress = {"done": columns.pop("done"), "total": columns.pop("total")}
     document = {"job_id": head.job_id, "version": head.version, **columns, "progress": progress}
     return {**document, "worker_id": head.worker_id, "epoch": head.epoch}
