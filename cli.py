@@ -183,8 +183,9 @@ def list_jobs(console: Console, /, limit: int, cursor: str | None, **filters: An
     """List jobs, newest first."""
     from steplog.engine.lookup import find_job, unique_suffixes
     from steplog.engine.ownership import stalled_among
+    from steplog.projections.documents import head_document
     from steplog.terminal.arguments import read_query
-    from steplog.terminal.listing import head_document, jobs_table
+    from steplog.terminal.listing import jobs_table
 
     with store_of(console) as store:
         now = store.now()
@@ -247,7 +248,8 @@ def events(
 ) -> None:
     """List what happened to a job: every event of its log."""
     from steplog.engine.lookup import find_job
-    from steplog.terminal.history import HistoryLines, event_document, known_types
+    from steplog.projections.documents import event_document
+    from steplog.terminal.history import HistoryLines, known_types
     from steplog.terminal.reading import as_it_grows, backwards, chosen, first_event
 
     if follow and (reverse or console.output == "json"):

@@ -79,23 +79,6 @@ def known_types(names: Collection[str]) -> frozenset[str]:
     return frozenset(by_name[name.lower()] for name in names)
 
 
-def event_document(event: Event) -> dict[str, Any]:
-    """The event as JSON shows it."""
-    return {
-        "job_id": event.job_id,
-        "version": event.version,
-        "event_id": event.event_id,
-        "type": event.type,
-        "schema_version": event.schema_version,
-        "recorded_at": event.recorded_at,
-        "data": event.data,
-        "hash": event.hash,
-    }
-
-
-# --- one summary a type ----------------------------------------------------------------------------------------------
-
-
 def _created(event: Event) -> str:
     data = event.data
     phases = data["plan"].get("phases", [])
