@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import integrity, operating, time_travel
+from steplog.commands import integrity, operating, serving, time_travel
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -324,6 +324,10 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
 
 
 for command in integrity.COMMANDS:
+    main.add_command(command)
+
+
+for command in serving.COMMANDS:
     main.add_command(command)
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from steplog.api import models
 from steplog.api.changes import Changes
 from steplog.api.durations import Durations
 from steplog.api.guard import Guard
 from steplog.api.jobs import Jobs
+from steplog.api.pages import login
+from steplog.api.pages import routes as pages
+from steplog.api.pages.rendering import page
 from steplog.api.problems import Problem, invalid, problem_of
 from steplog.api.routes import jobs, operating, streams, system, workflows
 from steplog.api.service import Service
@@ -80,7 +80,8 @@ def create_app(store: Store | str | None, settings: ApiSettings, local_name: str
     app.state.service = service
     for router in (jobs.router, streams.router, operating.router, workflows.router, system.router):
         app.include_router(router, prefix=API)
-    app.include_router(system.probes)
+    for router in (system.probes, login.router, pages.router):
+        app.include_router(router)
     _tell_problems(app)
     app.add_middleware(Guard, settings=settings, local_name=local_name)
     return app
@@ -102,12 +103,18 @@ def _tell_problems(app: FastAPI) -> None:
         problem = problem_of(error)
         if problem.status >= 500:
             _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
-        return problem.response()
+        return _told(request, problem)
 
     for kind in (Problem, SteplogError, Exception):
         app.add_exception_handler(kind, ours)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _of_framework)
+
+
+def _told(request: Request, problem: Problem) -> Response:
+    """A page for a person who looks at pages, a document for everybody else."""
+    is_page = "text/html" in request.headers.get("accept", "") and f"{API}/" not in request.url.path
+    return page(request, "problem.html", status=problem.status, problem=problem) if is_page else problem.response()
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:
@@ -117,17 +124,17 @@ async def _not_valid(request: Request, error: Exception) -> Response:
         {"at": ".".join(str(part) for part in each["loc"])[:200], "why": str(each["msg"])[:300]}
         for each in error.errors()[:20]
     ]
-    return invalid("the request is not what the schema says: see errors", errors=errors).response()
+    return _told(request, invalid("the request is not what the schema says: see errors", errors=errors))
 
 
 async def _of_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, Problem):
-        return error.__cause__.response()
+        return _told(request, error.__cause__)
     if error.status_code == 400:
-        return invalid("the body is no JSON that can be read: too deep, or not UTF-8").response()
+        return _told(request, invalid("the body is no JSON that can be read: too deep, or not UTF-8"))
     kinds = {404: "not-found", 405: "method-not-allowed"}
     told = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} cannot be done there"}
     detail = told.get(error.status_code, str(error.detail))
     kind = kinds.get(error.status_code, "refused")
-    return Problem(error.status_code, kind, detail, hint="see /openapi.json", headers=error.headers).response()
+    return _told(request, Problem(error.status_code, kind, detail, hint="see /openapi.json", headers=error.headers))

@@ -51,7 +51,7 @@ def scope_needed(method: str, path: str) -> frozenset[Scope] | None:
     """Scopes of which a request needs one; None for what is public."""
     if _PUBLIC.fullmatch(path):
         return None
-    if method in SAFE:
+    if method in SAFE or path == "/logout":
         return frozenset({"read"})
     if _APPENDS.fullmatch(path):
         return frozenset({"ingest"})

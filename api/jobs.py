@@ -150,9 +150,7 @@ class Jobs:
     def shown_events(self, workflow: str, events: Iterable[Event], texts: tuple[str, ...]) -> list[dict[str, Any]]:
         """Events as documents for others' eyes."""
         masks = self.masks(workflow)
-        return [
-            event_document(event._replace(data=masks.data(event.type, event.data, texts))) for event in events
-        ]
+        return [event_document(event._replace(data=masks.data(event.type, event.data, texts))) for event in events]
 
 
 def version_at(store: Store, head: Head, at: str) -> int:

@@ -5,7 +5,7 @@ Tests hold every answer against its type, so no request pays for checking what w
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -236,7 +236,7 @@ class Sent(BaseModel):
 class Because(Sent):
     """Why something is done."""
 
-    reason: str | None = Field(None, max_length=1000, examples=["the payment service is back"])
+    reason: Annotated[str | None, Field(max_length=1000, examples=["the payment service is back"])] = None
 
 
 class Resume(Because):
@@ -267,7 +267,7 @@ class EditInput(Because):
 
 
 class Fork(Because):
-    at: int | None = Field(None, ge=1)
+    at: Annotated[int | None, Field(ge=1)] = None
     """The version that the new job goes on from; now unless it is given."""
     set: dict[str, Json] = {}
     unset: list[str] = []
@@ -279,10 +279,10 @@ class Submit(Sent):
     """A job to be run by a worker, or one that another engine records."""
 
     input: Json = None
-    key: str | None = Field(None, min_length=1, max_length=255)
+    key: Annotated[str | None, Field(min_length=1, max_length=255)] = None
     """At most one job of the workflow has it."""
-    tags: dict[str, str] = Field({}, max_length=32)
-    priority: int = Field(0, ge=-1000, le=1000)
+    tags: Annotated[dict[str, str], Field(max_length=32)] = {}
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     run_at: str | None = None
     mode: Literal["engine", "recorded"] = "engine"
     plan: dict[str, list[str]] | None = None

@@ -126,7 +126,8 @@ class Masks:
         for phase, of_phase in (document.get("phases") or {}).items():
             steps = {name: self._sub_step(key_of(phase, name), step) for name, step in of_phase["sub_steps"].items()}
             shown["phases"] = {**shown["phases"], phase: {**of_phase, "sub_steps": steps}}
-        return without(shown, texts)
+        found: dict[str, Any] = without(shown, texts)
+        return found
 
     def _sub_step(self, key: str, sub_step: dict[str, Any]) -> dict[str, Any]:
         mask = (self.results or {}).get(key, False)
@@ -147,7 +148,8 @@ class Masks:
         if "result" in shown and "sub_step" in shown:
             mask = (self.results or {}).get(key_of(shown["phase"], shown["sub_step"]), False)
             shown["result"] = masked(shown["result"], mask)
-        return without(shown, texts) if texts else shown
+        found: dict[str, Any] = without(shown, texts)
+        return found
 
 
 def without(value: Any, texts: tuple[str, ...]) -> Any:

@@ -212,6 +212,9 @@ class PostgresStore:
     def heads(self, query: HeadQuery) -> list[Head]:
         return tables.list_heads(self._read, query)
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        return tables.count_jobs(self._read)
+
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         return tables.job_ids_ending_in(self._read, suffix, limit)
 

@@ -101,6 +101,14 @@ def list_heads(run: Run, query: HeadQuery) -> list[Head]:
     return [_head(row) for row in run(_HEADS, wanted)]
 
 
+def count_jobs(run: Run) -> dict[str, dict[str, int]]:
+    """How many jobs there are, by workflow and status."""
+    found: dict[str, dict[str, int]] = {}
+    for workflow, status, count in run("select workflow, status, count(*) from {s}.jobs group by 1, 2", []):
+        found.setdefault(workflow, {})[status] = count
+    return found
+
+
 def job_ids_ending_in(run: Run, suffix: str, limit: int) -> list[str]:
     escaped = suffix[::-1].replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
     return [job_id for (job_id,) in run(_ENDING_IN, [f"{escaped}%", max(limit, 0)])]

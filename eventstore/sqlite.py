@@ -175,6 +175,10 @@ class SQLiteStore:
         with self._reading() as connection:
             return tables.list_heads(connection, query)
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        with self._reading() as connection:
+            return tables.count_jobs(connection)
+
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         with self._reading() as connection:
             return tables.job_ids_ending_in(connection, suffix, limit)

@@ -165,6 +165,14 @@ def _moved(item: Append) -> tuple[Any, ...]:
     )
 
 
+def count_jobs(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
+    """How many jobs there are, by workflow and status."""
+    found: dict[str, dict[str, int]] = {}
+    for workflow, status, count in connection.execute("SELECT workflow, status, count(*) FROM jobs GROUP BY 1, 2"):
+        found.setdefault(workflow, {})[status] = count
+    return found
+
+
 def job_ids_ending_in(connection: sqlite3.Connection, suffix: str, limit: int) -> list[str]:
     found = connection.execute(
         "SELECT job_id FROM jobs WHERE substr(job_id, -length(:suffix)) = :suffix OR :suffix = ''"

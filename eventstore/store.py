@@ -317,6 +317,10 @@ class Store(Protocol):
         """Rows of the jobs that match, newest first."""
         ...
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many jobs there are, by workflow and status."""
+        ...
+
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         """Ids of the jobs whose id ends in `suffix`, newest first."""
         ...

@@ -190,6 +190,14 @@ class MemoryStore:
             found = [job.head for _, job in sorted(self._jobs.items(), reverse=True) if _matches(job.head, query)]
             return found[: max(query.limit, 0)]
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        with self._lock:
+            found: dict[str, dict[str, int]] = {}
+            for columns in (job.head.columns for job in self._jobs.values()):
+                of_workflow = found.setdefault(columns.workflow, {})
+                of_workflow[columns.status] = of_workflow.get(columns.status, 0) + 1
+            return found
+
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         with self._lock:
             return [job_id for job_id in sorted(self._jobs, reverse=True) if job_id.endswith(suffix)][: max(limit, 0)]

@@ -147,7 +147,9 @@ def get_timeline_picture(service: ServiceOf, job_id: JobId, at: At = None) -> Re
     head = service.store.head(job_id)
     version = service.jobs.version(head, at) if at else None
     found = timeline_of(service, head, version)
-    return Response(timeline_svg(found), headers=svg_headers(found, for_ever=at is not None), media_type="image/svg+xml")
+    return Response(
+        timeline_svg(found), headers=svg_headers(found, for_ever=at is not None), media_type="image/svg+xml"
+    )
 
 
 @router.get("/jobs/{job_id}/diff", response_model=list[models.PatchOperation], responses=problems(404, 500))

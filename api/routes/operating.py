@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import Response
 
 from steplog.api import models
@@ -46,9 +46,7 @@ def asked_of(
     if_match: Annotated[str | None, Header(max_length=80, description="The version that was looked at.")] = None,
 ) -> Asked:
     """What every request of these says."""
-    return Asked(
-        by=caller.name, request_id=idempotency_key, expected=expected_version(request), dry_run=dry_run
-    )
+    return Asked(by=caller.name, request_id=idempotency_key, expected=expected_version(request), dry_run=dry_run)
 
 
 AskedOf = Annotated[Asked, Depends(asked_of)]
@@ -79,20 +77,24 @@ def definition_of(service: Service, job_id: str) -> AnyDefinition | None:
     return service.jobs.definitions.get(service.store.head(job_id).columns.workflow)
 
 
+def _reason(body: models.Because | None) -> str | None:
+    return None if body is None else body.reason
+
+
 # --- the job ---------------------------------------------------------------------------------------------------------
 
 
 @router.post("/jobs/{job_id}/pause", **_ANSWERS)
 def pause(service: ServiceOf, asked: AskedOf, job_id: str, body: models.Because | None = None) -> Response:
     """Stop once nothing is in progress."""
-    made = operators.pause(service.store, job_id, reason=body and body.reason, **asked)
+    made = operators.pause(service.store, job_id, reason=_reason(body), **asked)
     return appended(service, made, dry_run=asked["dry_run"])
 
 
 @router.post("/jobs/{job_id}/cancel", **_ANSWERS)
 def cancel(service: ServiceOf, asked: AskedOf, job_id: str, body: models.Because | None = None) -> Response:
     """End before the end."""
-    made = operators.cancel(service.store, job_id, reason=body and body.reason, **asked)
+    made = operators.cancel(service.store, job_id, reason=_reason(body), **asked)
     return appended(service, made, dry_run=asked["dry_run"])
 
 
@@ -113,9 +115,7 @@ def retry(service: ServiceOf, asked: AskedOf, job_id: str, body: models.Retry | 
 
 
 @router.post("/jobs/{job_id}/signals/{name:path}", **_ANSWERS)
-def signal(
-    service: ServiceOf, asked: AskedOf, job_id: str, name: str, body: models.Signal | None = None
-) -> Response:
+def signal(service: ServiceOf, asked: AskedOf, job_id: str, name: str, body: models.Signal | None = None) -> Response:
     """Send the job a signal; the Idempotency-Key is the signal's id."""
     given = body or models.Signal()
     made = operators.signal(service.store, job_id, name, given.payload, reason=given.reason, **asked)
@@ -209,7 +209,7 @@ def _by_hand(settle: Callable[..., Appended], summary: str) -> Callable[..., Res
     def route(
         service: ServiceOf, asked: AskedOf, job_id: str, phase: str, name: str, body: models.Because | None = None
     ) -> Response:
-        made = settle(service.store, job_id, _key(phase, name), reason=body and body.reason, **asked)
+        made = settle(service.store, job_id, _key(phase, name), reason=_reason(body), **asked)
         return appended(service, made, dry_run=asked["dry_run"])
 
     route.__doc__ = summary

@@ -51,7 +51,9 @@ async def follow_job(
 async def follow_all(
     service: ServiceOf,
     last_event_id: LastEventId = None,
-    after: Annotated[str | None, Query(max_length=400, description="As Last-Event-ID; from now on unless given.")] = None,
+    after: Annotated[
+        str | None, Query(max_length=400, description="As Last-Event-ID; from now on unless given.")
+    ] = None,
 ) -> Response:
     """What is stored in all jobs: job, version and type of each event."""
     known = last_event_id or after

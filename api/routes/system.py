@@ -31,9 +31,7 @@ def get_readiness(service: ServiceOf) -> Response:
     checks = readiness(service)
     failed = {name: said for name, said in checks.items() if said != "ok"}
     if failed:
-        raise Problem(
-            503, "not-ready", f"not ready: {', '.join(failed)}", failed=failed, headers={"Retry-After": "5"}
-        )
+        raise Problem(503, "not-ready", f"not ready: {', '.join(failed)}", failed=failed, headers={"Retry-After": "5"})
     return answer({"status": "ready", "checks": checks})
 
 
