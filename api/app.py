@@ -22,15 +22,16 @@ from steplog.api.pages.rendering import page
 from steplog.api.problems import Problem, invalid, problem_of
 from steplog.api.routes import jobs, operating, streams, system, workflows
 from steplog.api.service import Service
-from steplog.api.settings import ApiSettings
+from steplog.api.settings import API, ApiSettings
 from steplog.api.tokens import Token
+from steplog.api.watching import Watched
 from steplog.engine.config import read_config
 from steplog.engine.lookup import declared_workflows
 from steplog.eventstore.connect import open_store
 from steplog.eventstore.errors import SteplogError
 from steplog.eventstore.store import Store
 
-API = "/api/v1"
+_OF_API = (jobs.router, streams.router, operating.router, workflows.router, system.router)
 LOCAL_NAME = "local"
 """Who did it, in the log, where no token says."""
 
@@ -60,15 +61,7 @@ def asgi(
 
 def create_app(store: Store | str | None, settings: ApiSettings, local_name: str = LOCAL_NAME) -> FastAPI:
     """The app with all its settings."""
-    config = read_config(modules=tuple(settings.modules))
-    opened = open_store(store or str(config.database_url.value)) if isinstance(store, str | None) else store
-    service = Service(
-        store=opened,
-        jobs=Jobs(opened, declared_workflows(config.modules.value)),
-        changes=Changes(opened, listeners_max=settings.clients_max, batches_max=settings.client_events_max),
-        settings=settings,
-        durations=Durations(),
-    )
+    service = service_for(store, settings)
     app = FastAPI(
         title="steplog",
         version=version("steplog"),
@@ -78,13 +71,25 @@ def create_app(store: Store | str | None, settings: ApiSettings, local_name: str
         lifespan=_lifespan,
     )
     app.state.service = service
-    for router in (jobs.router, streams.router, operating.router, workflows.router, system.router):
-        app.include_router(router, prefix=API)
-    for router in (system.probes, login.router, pages.router):
+    for router in (*_OF_API, system.probes, login.router, pages.router):
         app.include_router(router)
     _tell_problems(app)
     app.add_middleware(Guard, settings=settings, local_name=local_name)
+    app.add_middleware(Watched, durations=service.durations)
     return app
+
+
+def service_for(store: Store | str | None, settings: ApiSettings) -> Service:
+    """What the app stands on, for a store or its URL."""
+    config = read_config(modules=tuple(settings.modules))
+    opened = open_store(store or str(config.database_url.value)) if isinstance(store, str | None) else store
+    return Service(
+        store=opened,
+        jobs=Jobs(opened, declared_workflows(config.modules.value)),
+        changes=Changes(opened, listeners_max=settings.clients_max, batches_max=settings.client_events_max),
+        settings=settings,
+        durations=Durations(),
+    )
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from steplog.projections.state import JobStatus, PhaseStatus, SubStepStatus
 
@@ -283,7 +283,7 @@ class Submit(Sent):
     """At most one job of the workflow has it."""
     tags: Annotated[dict[str, str], Field(max_length=32)] = {}
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
-    run_at: str | None = None
+    run_at: AwareDatetime | None = None
     mode: Literal["engine", "recorded"] = "engine"
     plan: dict[str, list[str]] | None = None
     """Of a recorded job: the names of its sub-steps by phase."""

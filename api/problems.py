@@ -82,6 +82,8 @@ _TABLE = (
     _Row(engine.InputRefused, 422, "input-refused", "see the schema at GET /api/v1/workflows/{name}", ("problems",)),
     _Row(engine.ValueRefused, 422, "value-refused", None, ("problems",)),
     _Row(log.PayloadRefused, 422, "value-refused", None, ("path",)),
+    _Row(log.CursorRefused, 422, "cursor-refused", "leave it out to begin from now"),
+    _Row(log.FeedMoved, 409, "feed-moved", "leave the cursor out, and look at every job once"),
     _Row(log.LogError, 500, "log-damaged", "see `steplog verify`; nothing was appended", ("job_id", "version")),
     _Row(log.StoreNotMigrated, 503, "store-not-migrated", "run `steplog db migrate`"),
     _Row(log.OutcomeUnknown, 503, "outcome-unknown", "send the same request with the same Idempotency-Key again"),

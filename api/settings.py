@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from steplog.api.tokens import Token
 
+API = "/api/v1"
+"""Where the API is, behind whatever the app is mounted at."""
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from steplog.engine.context import fields_of
@@ -12,6 +13,7 @@ from steplog.engine.operators import store_clock, until_known
 from steplog.engine.plan import plan_of
 from steplog.engine.values import input_hash
 from steplog.eventstore.chain import Position, seal
+from steplog.eventstore.clock import instant
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.events import Event, JobCreated
 from steplog.eventstore.store import NewJob, Store
@@ -34,7 +36,7 @@ def submit(
     key: str | None = None,
     tags: Mapping[str, str] | None = None,
     priority: int = 0,
-    run_at: str | None = None,
+    run_at: datetime | None = None,
 ) -> Submission:
     """Create the job, or find the one of that key. Raises InputRefused, PayloadRefused, KeyConflict."""
     recorded = recorded_input(definition, input)
@@ -47,7 +49,7 @@ def submit(
         key=check_name(key, "key") if key is not None else None,
         tags={check_name(name, "tag"): value for name, value in (tags or {}).items()},
         priority=priority,
-        run_at=run_at,
+        run_at=None if run_at is None else instant(run_at.timestamp()),
     )
     clock = store_clock(store)
     job_id, at = clock.new_id(), clock.now()

@@ -15,6 +15,7 @@ from steplog.api.answers import ASK_AGAIN, PAST_IS_FOR_EVER, ServiceOf, answer, 
 from steplog.api.jobs import parsed_instant
 from steplog.api.problems import invalid
 from steplog.api.service import Service
+from steplog.api.settings import API
 from steplog.api.timelines import svg_headers, timeline_of
 from steplog.engine.allowed import allowed_actions
 from steplog.eventstore.codec import check_name
@@ -26,7 +27,7 @@ from steplog.projections.snapshot import snapshot
 from steplog.projections.state import JobStatus, State
 from steplog.projections.timeline_svg import timeline_svg
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(prefix=API, tags=["jobs"])
 
 Name = Annotated[str | None, Query(min_length=1, max_length=255)]
 At = Annotated[str | None, Query(max_length=40, description="A version, or an RFC 3339 time.", examples=["12"])]

@@ -15,12 +15,13 @@ from starlette.responses import Response
 from steplog.api import models
 from steplog.api.answers import CallerOf, ServiceOf, answer, etag, expected_version, problems
 from steplog.api.service import Service
+from steplog.api.settings import API
 from steplog.engine import fork as forking
 from steplog.engine import operators
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.operators import Appended
 
-router = APIRouter(tags=["operating"])
+router = APIRouter(prefix=API, tags=["operating"])
 
 _ANSWERS: dict[str, Any] = {
     "status_code": 202,

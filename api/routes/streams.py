@@ -17,9 +17,10 @@ from starlette.responses import Response, StreamingResponse
 from steplog.api.answers import ServiceOf, problems
 from steplog.api.problems import invalid
 from steplog.api.service import Service
+from steplog.api.settings import API
 from steplog.eventstore.feed import FeedEntry
 
-router = APIRouter(tags=["streams"])
+router = APIRouter(prefix=API, tags=["streams"])
 
 _PAGE_EVENTS = 200
 _RETRY_MS = 2000

@@ -12,11 +12,12 @@ from steplog.api.answers import ServiceOf, answer, problems
 from steplog.api.metrics import exposition
 from steplog.api.problems import Problem
 from steplog.api.service import Service
+from steplog.api.settings import API
 from steplog.eventstore.errors import StoreError
 from steplog.eventstore.store import Worker
 
 probes = APIRouter(tags=["system"])
-router = APIRouter(tags=["system"])
+router = APIRouter(prefix=API, tags=["system"])
 
 
 @probes.get("/healthz", response_model=models.Health)

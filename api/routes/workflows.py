@@ -11,12 +11,13 @@ from steplog.api import models
 from steplog.api.answers import ServiceOf, answer, etag, problems
 from steplog.api.schemas import context_schema, input_schema
 from steplog.api.service import Service
+from steplog.api.settings import API
 from steplog.api.submitting import submit
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import WorkflowNotFound
 from steplog.engine.plan import plan_of
 
-router = APIRouter(tags=["workflows"])
+router = APIRouter(prefix=API, tags=["workflows"])
 
 
 @router.get("/workflows", response_model=models.WorkflowList, responses=problems())
