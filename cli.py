@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import integrity, operating, serving, time_travel
+from steplog.commands import fleet, integrity, operating, serving, time_travel
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -48,6 +48,8 @@ def explain(error: Exception, console: Console) -> Failure:
         (ConfigError, 2, "mend that file, or go somewhere else: it is read from the current folder"),
         (log.JobNotFound, 3, "see `steplog ls`"),
         (engine.SubStepNotFound, 3, show),
+        (engine.RecordRefused, 4, show),
+        (engine.BatchNotFound, 3, "see `steplog batch ls`"),
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),
         (engine.ModuleFails, 1, "run it again with --debug to see where"),
@@ -113,11 +115,13 @@ def run(
     MODULE is imported from the current folder too; `:WORKFLOW` may be left out where the module declares only one.
     The exit code is 0 if the job completed and 1 if it did not.
     """
+    from steplog.engine.given import refuse_unknown_fields
     from steplog.engine.jobs import run_blocking
     from steplog.engine.lookup import EXAMPLES, import_workflow
-    from steplog.terminal.arguments import read_input
+    from steplog.terminal.arguments import read_fields, read_input
 
     definition, input = import_workflow(target), read_input(given, parameters)
+    refuse_unknown_fields(definition, read_fields(parameters))
     module = target.partition(":")[0]
     with store_of(console, create=True) as store:
         with ExitStack() as shown:
@@ -161,7 +165,7 @@ def resume(console: Console, /, job: str, watch: bool | None, accept: bool, **sa
         return _report(console, store, job_id, watch)
 
 
-for command in operating.COMMANDS:
+for command in (*operating.COMMANDS, *fleet.COMMANDS):
     main.add_command(command)
 
 
@@ -218,7 +222,7 @@ def show(console: Console, job: str, at: str | None, context: bool, raw: bool) -
     from steplog.projections.snapshot import snapshot
     from steplog.terminal.arguments import read_version
     from steplog.terminal.next_steps import context_lines
-    from steplog.terminal.tree import tree
+    from steplog.terminal.tree import failure_trace, tree
 
     with store_of(console) as store:
         job_id = find_job(store, job)
@@ -230,7 +234,7 @@ def show(console: Console, job: str, at: str | None, context: bool, raw: bool) -
             console.lines(context_lines(state["context"], console.look))
         else:
             view = view_of(console, store, state, past=until is not None)
-            console.lines(tree(view))
+            console.lines([*tree(view), *failure_trace(state, console.look)])
             if until is None:
                 _advise(console, view)
 

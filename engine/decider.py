@@ -18,6 +18,8 @@ from steplog.engine.deciding.outcomes import take
 from steplog.engine.deciding.waits import begin_wait, end_waits
 from steplog.engine.facts import Fact, Situation
 from steplog.eventstore import events as ev
+from steplog.eventstore.clock import seconds_between
+from steplog.projections.job_rules import WAITS
 from steplog.projections.plan import Key, Shape, key_of, split_key
 from steplog.projections.readiness import blocking_failure, in_order, sub_step_of, unmet_needs
 from steplog.projections.state import SETTLED, State, SubStepState, current_phase
@@ -50,6 +52,8 @@ def decide(state: State, shape: Shape, happened: Iterable[Fact], now: str, situa
     for each in happened:
         take(deciding, each)
     deciding.advance()
+    if situation.release_after_s is not None:
+        deciding.give_back_if_idle(situation.release_after_s)
     return Decision(deciding.events, deciding.state, deciding.questions, deciding.unrecorded)
 
 
@@ -90,6 +94,17 @@ class _Deciding(Draft):
                 self.emit(ev.JobCompleted(warnings=self._warnings()))
             elif self._gives_up_late(phase) or self._park(phase) or not self._advance_phase(phase):
                 return
+
+    def give_back_if_idle(self, release_after_s: float) -> None:
+        """Give the job back where only a time far off, or a signal, moves it: meanwhile it holds nothing."""
+        state, situation = self.state, self.situation
+        if state["status"] != "running" or self.questions or situation.stopping or in_progress(state):
+            return
+        if state["requested"] is not None or situation.occupied:
+            return
+        due = next_due(state, self.now)
+        if due is None or seconds_between(self.now, due) > release_after_s:
+            self.emit(ev.JobReleased(reason=WAITS, wake_at=due))
 
     def _obey(self) -> None:
         """Do what a person asked for once nothing is in progress; until then nothing new starts."""

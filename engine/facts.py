@@ -102,6 +102,8 @@ class Situation(NamedTuple):
     """Sub-steps whose earlier attempt is still running although it was settled: they cannot start."""
     stuck: Set[Key] = frozenset()
     """Those of them that have not ended within the grace period."""
+    release_after_s: float | None = None
+    """A job that only waits, for longer than that, is given back; None where whoever runs it waits for its end."""
     stopping: bool = False
     """The worker stops: nothing new starts."""
     answers: Mapping[Key, Answer] = MappingProxyType({})

@@ -71,6 +71,8 @@ class Owned:
     loaded: Loaded
     claim: Claim
     definition: AnyDefinition
+    may_release: bool = False
+    """Whether the job is given back while it only waits: nobody waits for its end here."""
 
 
 class Runner:
@@ -84,6 +86,7 @@ class Runner:
         self._settings = settings
         self._claim = owned.claim
         self._definition = owned.definition
+        self._release_after_s = settings.release_after_s if owned.may_release else None
         self._shape = Shape.of(owned.loaded.state["plan"])
         self._input = load_value(owned.loaded.state["input"], owned.definition.input_type)
         self.state: State = owned.loaded.state
@@ -189,6 +192,7 @@ class Runner:
         return Situation(
             occupied=self._attempts.occupied,
             stuck=self._attempts.stuck,
+            release_after_s=self._release_after_s,
             stopping=self._stop_by is not None,
             answers=self._answers,
             unfit=unfit_signals(self.state, self._shape, self._definition) if self.state["signals"] else {},

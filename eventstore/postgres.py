@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from steplog.eventstore import postgres_schema as schema_of
 from steplog.eventstore import postgres_tables as tables
+from steplog.eventstore import postgres_work as work
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import (
     DamagedLog,
@@ -34,6 +35,7 @@ from steplog.eventstore.postgres_documents import (
     job_documents,
 )
 from steplog.eventstore.postgres_feed import feed_end, read_feed
+from steplog.eventstore.postgres_hints import Hints
 from steplog.eventstore.postgres_inspection import PostgresInspection
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
@@ -41,6 +43,7 @@ from steplog.eventstore.rows import Row
 from steplog.eventstore.store import (
     Answer,
     Append,
+    BatchCount,
     Beat,
     Claim,
     ClaimRule,
@@ -51,8 +54,10 @@ from steplog.eventstore.store import (
     Proposal,
     Rule,
     StoredState,
+    Work,
     Worker,
     WorkerIdentity,
+    WorkQuery,
 )
 from steplog.eventstore.stream import read_to, tail_of
 
@@ -99,6 +104,7 @@ class PostgresStore:
             answer_s_max=answer_s_max,
             check=lambda connection: schema_of.check(connection, schema),
         )
+        self._hints = Hints(self._connections, schema)
         self.url = _masked(dsn)
 
     # --- the store itself --------------------------------------------------------------------------------------------
@@ -111,6 +117,7 @@ class PostgresStore:
         return [migration.title for migration in applied]
 
     def close(self) -> None:
+        self._hints.close()
         self._connections.close()
 
     def now(self) -> str:
@@ -175,7 +182,8 @@ class PostgresStore:
             proposal = rule(head, _tail(run, head, known))
             if proposal is None and request_id is None:
                 return head.version
-            return _store(run, head, proposal or Proposal([], head.columns), request_id=request_id)
+            proposal = proposal or Proposal([], head.columns)
+            return _store(run, head, proposal, claim=proposal.claim, request_id=request_id)
 
         return self._connections.transaction(locked)
 
@@ -204,6 +212,24 @@ class PostgresStore:
 
         return self._connections.transaction(locked)
 
+    def claim_many(self, batch: Sequence[Append]) -> list[Answer]:
+        return self._connections.transaction(lambda run: work.claim_many(run, batch)) if batch else []
+
+    def abandon(self, job_id: str, claim: Claim) -> None:
+        work.abandon(self._read, job_id, claim)
+
+    # --- finding work ------------------------------------------------------------------------------------------------
+
+    def look_for_work(self, query: WorkQuery) -> Work:
+        return work.look(self._read, query)
+
+    def hint(self) -> None:
+        """Sent a moment later where one was sent just before: many jobs submitted one by one wake workers once."""
+        self._hints.send()
+
+    def await_hint(self, timeout_s: float) -> bool:
+        return self._hints.wait(timeout_s)
+
     # --- reading the log ---------------------------------------------------------------------------------------------
 
     def head(self, job_id: str) -> Head:
@@ -214,6 +240,9 @@ class PostgresStore:
 
     def counts(self) -> dict[str, dict[str, int]]:
         return tables.count_jobs(self._read)
+
+    def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
+        return work.batches(self._read, batch_id, limit)
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         return tables.job_ids_ending_in(self._read, suffix, limit)

@@ -11,12 +11,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 from steplog.eventstore import sqlite_log as log
 from steplog.eventstore import sqlite_schema as schema
 from steplog.eventstore import sqlite_tables as tables
+from steplog.eventstore import sqlite_work as work
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import Clock, SystemClock
 from steplog.eventstore.errors import (
@@ -41,6 +43,7 @@ from steplog.eventstore.sqlite_transaction import SQLiteTransaction
 from steplog.eventstore.store import (
     Answer,
     Append,
+    BatchCount,
     Beat,
     Claim,
     ClaimRule,
@@ -49,8 +52,10 @@ from steplog.eventstore.store import (
     NewJob,
     Rule,
     StoredState,
+    Work,
     Worker,
     WorkerIdentity,
+    WorkQuery,
 )
 from steplog.eventstore.stream import read_to
 
@@ -138,6 +143,7 @@ class SQLiteStore:
             proposal = rule(head, log.tail(connection, head, known))
             if proposal:
                 head = replace(head, epoch=max(head.epoch, proposal.epoch))
+                head = log.owned(head, proposal.claim) if proposal.claim else head
                 head = log.store(connection, head, proposal.events, proposal.columns)
             if request_id is not None:
                 tables.insert_request(connection, job_id, request_id, head.version)
@@ -165,6 +171,30 @@ class SQLiteStore:
             log.store(connection, log.owned(head, claim), proposal.events, proposal.columns)
             return claim
 
+    def claim_many(self, batch: Sequence[Append]) -> list[Answer]:
+        if not batch:
+            return []
+        with self._writing() as connection:
+            _require_alive(connection, batch[0].claim.worker_id)
+            return work.claim_many(connection, batch)
+
+    def abandon(self, job_id: str, claim: Claim) -> None:
+        with self._writing() as connection:
+            work.abandon(connection, job_id, claim)
+
+    # --- finding work ------------------------------------------------------------------------------------------------
+
+    def look_for_work(self, query: WorkQuery) -> Work:
+        with self._reading() as connection:
+            return work.look(connection, query, self.now(), partial(self._has_died, connection))
+
+    def hint(self) -> None:
+        """Nothing to send: every commit is seen by whoever waits for a hint."""
+
+    def await_hint(self, timeout_s: float) -> bool:
+        self._bring_up_to_date()
+        return self._connections.await_commit(timeout_s)
+
     # --- reading the log ---------------------------------------------------------------------------------------------
 
     def head(self, job_id: str) -> Head:
@@ -178,6 +208,10 @@ class SQLiteStore:
     def counts(self) -> dict[str, dict[str, int]]:
         with self._reading() as connection:
             return tables.count_jobs(connection)
+
+    def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
+        with self._reading() as connection:
+            return work.batches(connection, batch_id, limit)
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         with self._reading() as connection:
@@ -266,6 +300,13 @@ class SQLiteStore:
             where = f"on {owner.identity.host}, pid {owner.identity.pid}"
             raise JobOwned(head.job_id, owner_id, None, where)
         tables.end_worker(connection, owner_id, "dead", self.now())
+
+    def _has_died(self, connection: sqlite3.Connection, worker_id: str) -> bool:
+        """Whether a worker has ended or its byte is free; probed without the one write lock, so it may be taken for
+        living by mistake while another process probes it too, and the claim makes sure of the rest.
+        """
+        owner = tables.find_worker(connection, worker_id)
+        return owner is None or owner.state != "alive" or not self._connections.locks.is_locked(owner.lock_byte)
 
     def _free(self, worker_id: str) -> None:
         byte = self._bytes.pop(worker_id, None)
@@ -362,7 +403,7 @@ def _create(connection: sqlite3.Connection, job: NewJob) -> str:
     if tables.find_head(connection, job.job_id):
         _require_same(connection, job)
         return job.job_id
-    if job.claim:
+    if job.claim and job.claim.worker_id:
         _require_alive(connection, job.claim.worker_id)
     _insert(connection, job)
     return job.job_id

@@ -6,7 +6,7 @@ Stores are blocking. Every method may be called from any thread. No driver's exc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -48,6 +48,7 @@ class Claim:
     """The fence of one ownership: both epoch and claim id are compared on every append of the owner."""
 
     worker_id: str
+    """Empty for a recorder: it is no worker, has no lease, and is fenced by the next claim alone."""
     epoch: int
     claim_id: str
 
@@ -128,6 +129,8 @@ class Proposal:
     columns: HeadColumns
     epoch: int = 0
     """How many claims the events tell of, where they come from elsewhere; the head's epoch never falls."""
+    claim: Claim | None = None
+    """A recorder's claim that the events begin with: it fences every one before it."""
 
 
 Rule = Callable[[Head, Sequence[Event]], Proposal | None]
@@ -171,6 +174,41 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkQuery:
+    """What a worker looks for: jobs that it may claim."""
+
+    workflows: Sequence[str]
+    limit: int = 50
+    """At most so many jobs of each workflow."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """By job, the version at which this worker has refused it: until somebody changes it, it is no work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker that looked for work found."""
+
+    now: str
+    due: list[Head]
+    """Jobs nobody owns whose time has come: by workflow, within one by priority and then by time."""
+    left_behind: list[Head]
+    """Jobs whose owner is dead or has ended, as far as looking tells: whoever claims one makes sure."""
+    next_at: str | None
+    """When time alone makes the next job due."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCount:
+    """How far the jobs of one batch are."""
+
+    batch_id: str
+    created_at: str
+    """When its first job was."""
+    statuses: dict[str, int]
+    """How many jobs have each status; those that none has are left out."""
+
+
+@dataclass(frozen=True, slots=True)
 class HeadQuery:
     """Which jobs a list shows, newest first."""
 
@@ -181,6 +219,7 @@ class HeadQuery:
     tags: dict[str, str] = field(default_factory=dict)
     since: str | None = None
     failed_sub_step: str | None = None
+    batch_id: str | None = None
     before: str | None = None
     """Only jobs created before this one (a job id, itself left out): the page's cursor."""
     limit: int = 50
@@ -309,6 +348,31 @@ class Store(Protocol):
         """
         ...
 
+    def look_for_work(self, query: WorkQuery) -> Work:
+        """What a worker could claim now. What it costs does not grow with the jobs that have ended, or that sleep."""
+        ...
+
+    def claim_many(self, batch: Sequence[Append]) -> list[Answer]:
+        """Make one worker the owner of jobs nobody owns, each if its log still ends where the worker believes.
+
+        The items' claims are the new ones, their events begin with JobClaimed. Answers come in the order of the batch:
+        `stored`, or why the job is not claimed; it waits for no head that is locked. Raises WorkerDead if the worker
+        is no longer alive, OutcomeUnknown as `append` does.
+        """
+        ...
+
+    def abandon(self, job_id: str, claim: Claim) -> None:
+        """Leave a job without an owner, if that claim still holds it: whoever finds it takes it over."""
+        ...
+
+    def hint(self) -> None:
+        """Say to workers that wait that there may be work; it may get lost, and nobody must rely on it."""
+        ...
+
+    def await_hint(self, timeout_s: float) -> bool:
+        """Wait in this thread until somebody hints at work, or for so long; whether somebody did."""
+        ...
+
     def head(self, job_id: str) -> Head:
         """The job's row. Raises JobNotFound."""
         ...
@@ -319,6 +383,10 @@ class Store(Protocol):
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many jobs there are, by workflow and status."""
+        ...
+
+    def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
+        """How far that batch is, or each of the newest batches."""
         ...
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:

@@ -19,6 +19,7 @@ pytest.register_assert_rewrite(
     "compliance.states",
     "compliance.transacting",
     "compliance.workers",
+    "compliance.working",
 )
 
 pytest_plugins = ["hypothesis_profiles", "postgres_fixtures", "store_fixtures", "witness_figures"]
