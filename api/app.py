@@ -20,7 +20,7 @@ from steplog.api.pages import login
 from steplog.api.pages import routes as pages
 from steplog.api.pages.rendering import page
 from steplog.api.problems import Problem, invalid, problem_of
-from steplog.api.routes import jobs, operating, streams, system, workflows
+from steplog.api.routes import jobs, operating, recording, streams, system, workflows
 from steplog.api.service import Service
 from steplog.api.settings import API, ApiSettings
 from steplog.api.tokens import Token
@@ -31,7 +31,7 @@ from steplog.eventstore.connect import open_store
 from steplog.eventstore.errors import SteplogError
 from steplog.eventstore.store import Store
 
-_OF_API = (jobs.router, streams.router, operating.router, workflows.router, system.router)
+_OF_API = (jobs.router, streams.router, operating.router, recording.router, workflows.router, system.router)
 LOCAL_NAME = "local"
 """Who did it, in the log, where no token says."""
 

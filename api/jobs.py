@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from steplog.api.problems import Problem, invalid
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.history import Loaded, load, position_of
-from steplog.engine.masking import Masks
+from steplog.engine.masking import Masks, without
 from steplog.eventstore.events import Event
 from steplog.eventstore.store import Head, Store
 from steplog.projections.documents import event_document
@@ -146,6 +147,13 @@ class Jobs:
     def secrets_of(self, head: Head) -> tuple[str, ...]:
         """The same for a job of which only the head is known; folds nothing where nothing is secret."""
         return () if self.masks(head.columns.workflow).is_empty else self.secrets(self.of_head(head))
+
+    def shown_head(self, head: Head) -> Head:
+        """The head for others' eyes: the last error may tell a secret."""
+        if not head.columns.last_error or self.masks(head.columns.workflow).is_empty:
+            return head
+        told = without(head.columns.last_error, self.secrets_of(head))
+        return replace(head, columns=replace(head.columns, last_error=told))
 
     def shown_events(self, workflow: str, events: Iterable[Event], texts: tuple[str, ...]) -> list[dict[str, Any]]:
         """Events as documents for others' eyes."""

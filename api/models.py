@@ -306,8 +306,8 @@ class Submitted(BaseModel):
 
 
 class SentEvent(Sent):
-    event_id: str | None = None
-    """Makes sending it again harmless; a UUID of the client's."""
+    event_id: str
+    """A UUID of the client's: the same one again is the same event."""
     type: str
     data: dict[str, Json] = {}
 

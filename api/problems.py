@@ -79,6 +79,8 @@ _TABLE = (
     )),
     _Row(engine.PlanMismatch, 409, "plan-mismatch", None, ("differences",)),
     _Row(log.KeyConflict, 422, "key-conflict", "use another key, or the same input", ("job_id",)),
+    _Row(engine.RecordRefused, 422, "record-refused", "see docs/events.md for what each event says"),
+    _Row(engine.DefinitionError, 422, "plan-refused"),
     _Row(engine.InputRefused, 422, "input-refused", "see the schema at GET /api/v1/workflows/{name}", ("problems",)),
     _Row(engine.ValueRefused, 422, "value-refused", None, ("problems",)),
     _Row(log.PayloadRefused, 422, "value-refused", None, ("path",)),

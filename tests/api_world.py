@@ -56,7 +56,7 @@ def greet(step: Step[Order, Basket]) -> str:
 @deliver.sub_step(after=[price])
 def ship(step: Step[Order, Basket]) -> str:
     if step.input.broken:
-        raise Fatal("the van is broken")
+        raise Fatal("the van is broken" + (f" by {step.input.card}" if step.input.shop == "leaky" else ""))
     return "shipped"
 
 
@@ -123,6 +123,8 @@ class Stream:
     def __init__(self) -> None:
         self.gone = asyncio.Event()
         self.status = 0
+        self.begun = asyncio.Event()
+        """Set when the answer has begun."""
         self._parts: asyncio.Queue[bytes] = asyncio.Queue()
         self._left = b""
         self._begun = False
@@ -140,6 +142,7 @@ class Stream:
         await self.stalled.wait()
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.begun.set()
         else:
             self._parts.put_nowait(message.get("body", b""))
 

@@ -21,7 +21,7 @@ SUBMITS = {("POST", "/api/v1/workflows/{name:path}/jobs")}
 FREED = {("POST", "/logout")}
 """Routes that change nothing a reader may not change."""
 
-ADMITTED = {
+ADMITTED: dict[str, set[str | None]] = {
     "read": {"reader", "anna"},
     "operate": {"anna"},
     "submit": {"anna", "node"},
@@ -36,7 +36,7 @@ def routes_of(routes: Any) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for route in routes:
         if isinstance(route, APIRoute):
-            found += [(method, route.path) for method in sorted(route.methods)]
+            found += [(method, route.path) for method in sorted(route.methods or ())]
         elif inner := getattr(route, "routes", None) or getattr(
             getattr(route, "original_router", None), "routes", None
         ):
@@ -102,7 +102,7 @@ def test_a_wrong_token_lets_nobody_in_where_none_is_needed() -> None:
 
 @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Basic abc", "bearer  x", f"Token {SECRETS['anna']}", "\x80"])
 def test_a_header_that_is_no_token_lets_nobody_in(guarded: World, header: str) -> None:
-    headers = {"Authorization": header.encode("latin-1")}
+    headers = [(b"authorization", header.encode("latin-1"))]
     assert guarded.as_token(None).get("/api/v1/jobs", headers=headers).status_code == 401
 
 
@@ -254,15 +254,12 @@ def test_who_may_operate_may_read_and_a_secret_is_not_shown() -> None:
         (b"\xff\xfe", {}, 422),
         (b'{"reason": "\\ud800"}', {}, 422),
         (gzip.compress(b"x" * 10_000_000), {"Content-Encoding": "gzip"}, 415),
-        (b"{}", {"Content-Length": "9" * 30}, 422),
     ],
-    ids=["large", "deep lists", "deep objects", "NaN", "no UTF-8", "surrogate", "gzip bomb", "wrong length"],
+    ids=["large", "deep lists", "deep objects", "NaN", "no UTF-8", "surrogate", "gzip bomb"],
 )
 def test_a_body_that_is_too_much_is_refused(body: bytes, headers: dict[str, str], status: int) -> None:
     world = World()
     job_id = world.job()
-    if "Content-Length" in headers:
-        pytest.skip("a server reads the length before we do")
     sent = {"Content-Type": "application/json", **headers}
     answer = world.client.post(f"/api/v1/jobs/{job_id}/cancel", content=body, headers=sent)
     assert answer.status_code == status

@@ -112,7 +112,7 @@ def jobs_page(
     link = link_of(request)
     return page(
         request, "jobs.html",
-        heads=heads[:PAGE_JOBS],
+        heads=[service.jobs.shown_head(head) for head in heads[:PAGE_JOBS]],
         older=heads[PAGE_JOBS - 1].job_id if len(heads) > PAGE_JOBS else None,
         stalled=stalled_among(service.store, heads),
         counts=[(each, counted["jobs"][each]) for each in _STATUS_ORDER if each in counted["jobs"]],
@@ -357,7 +357,11 @@ def system_page(request: Request, service: ServiceOf) -> Response:
     """The store, its workers, and the jobs that stand still."""
     running = service.store.heads(HeadQuery(status="running", limit=200))
     stalled = stalled_among(service.store, running)
-    stopped = [head for status in sorted(STOPPED) for head in service.store.heads(HeadQuery(status=status, limit=20))]
+    stopped = [
+        service.jobs.shown_head(head)
+        for status in sorted(STOPPED)
+        for head in service.store.heads(HeadQuery(status=status, limit=20))
+    ]
     return page(
         request, "system.html",
         url=service.store.url, checks=readiness(service), version=installed("steplog"),

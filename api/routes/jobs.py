@@ -66,7 +66,8 @@ def list_jobs(
     heads = service.store.heads(query)
     more = heads[limit - 1].job_id if len(heads) > limit else None
     links = {"Link": f'<{request.url.include_query_params(cursor=more)}>; rel="next"'} if more else {}
-    return answer({"items": [head_document(head) for head in heads[:limit]], "next_cursor": more}, headers=links)
+    shown = [head_document(service.jobs.shown_head(head)) for head in heads[:limit]]
+    return answer({"items": shown, "next_cursor": more}, headers=links)
 
 
 @router.get("/jobs/{job_id}", response_model=models.Snapshot, responses=problems(304, 404, 429, 500))

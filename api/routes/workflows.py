@@ -8,7 +8,9 @@ from fastapi import APIRouter, Header
 from starlette.responses import Response
 
 from steplog.api import models
-from steplog.api.answers import ServiceOf, answer, etag, problems
+from steplog.api.answers import CallerOf, ServiceOf, answer, etag, problems
+from steplog.api.problems import Problem
+from steplog.api.routes.recording import open_recorded
 from steplog.api.schemas import context_schema, input_schema
 from steplog.api.service import Service
 from steplog.api.settings import API
@@ -16,6 +18,7 @@ from steplog.api.submitting import submit
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import WorkflowNotFound
 from steplog.engine.plan import plan_of
+from steplog.eventstore.codec import check_name
 
 router = APIRouter(prefix=API, tags=["workflows"])
 
@@ -42,13 +45,24 @@ def get_workflow(service: ServiceOf, name: str) -> Response:
 )
 def submit_job(
     service: ServiceOf,
+    caller: CallerOf,
     name: str,
     body: models.Submit,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> Response:
-    """Put a job into the queue; the same key again is the same job."""
-    definition = definition_named(service, name)
+    """Put a job into the queue; the same key again is the same job.
+
+    With `mode=recorded` nothing runs: the answer's claim is what another engine appends under, and the same key again
+    gives a fresh one.
+    """
     key = body.key or idempotency_key
+    if body.mode == "recorded":
+        if "ingest" not in caller.scopes:
+            raise Problem(403, "scope-missing", f"token {caller.name} may not record", needed=["ingest"])
+        return open_recorded(service, check_name(name, "workflow"), body, key, caller.name)
+    if "operate" not in caller.scopes:
+        raise Problem(403, "scope-missing", f"token {caller.name} may only record", needed=["operate"])
+    definition = definition_named(service, name)
     submitted = submit(
         service.store,
         definition,
