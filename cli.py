@@ -327,11 +327,7 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
             _advise(console, view)
 
 
-for command in integrity.COMMANDS:
-    main.add_command(command)
-
-
-for command in serving.COMMANDS:
+for command in (*integrity.COMMANDS, *serving.COMMANDS):
     main.add_command(command)
 
 
