@@ -13,17 +13,18 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 
 from steplog.engine.blocking import run_to_the_end
 from steplog.engine.claiming import claim_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import OwnershipLost, PlanMismatch
-from steplog.engine.history import load
+from steplog.engine.history import Loaded, load, position_of
 from steplog.engine.runner import Owned
+from steplog.engine.schedules import Firing
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
 from steplog.engine.worker import Worker
@@ -37,7 +38,9 @@ from steplog.eventstore.errors import (
     WorkerDead,
     WrongState,
 )
-from steplog.eventstore.store import Append, Code, Head, Store, Work, WorkQuery
+from steplog.eventstore.events import Event
+from steplog.eventstore.store import Append, Code, Head, HeadColumns, SlotWanted, Store, Work, WorkQuery
+from steplog.projections.evolve import fold
 
 logger = logging.getLogger("steplog.engine")
 
@@ -51,6 +54,8 @@ REFUSED_AGAIN_S = 30.0
 HINTED_WITHIN_S = 0.02
 """Workers that hear one hint look for work spread over so long."""
 HINT_S = 5.0
+SHORT_LOG = 100
+"""Logs of so many events are read together and whole; longer ones each from their stored state on."""
 WINDOW_MAX = 512
 
 
@@ -97,6 +102,7 @@ class Serving:
     def __init__(self, worker: Worker, definitions: Sequence[AnyDefinition], concurrency: int, one_shot: bool) -> None:
         self._worker = worker
         self._definitions = {definition.name: definition for definition in definitions}
+        self._firing = Firing(worker.store, worker.clock, definitions)
         self._concurrency = concurrency
         self._one_shot = one_shot
         self._loop = asyncio.get_running_loop()
@@ -104,6 +110,9 @@ class Serving:
         self._hinted = False
         self._running: set[asyncio.Task[None]] = set()
         self._refused: dict[str, _Refusal] = {}
+        self._is_limited = any(definition.limits for definition in definitions)
+        self._used_up: dict[str, tuple[str, Mapping[str, str]]] = {}
+        """By limit that has no slot left as of this look, the workflow and tags of the jobs that it counts."""
         self._turn = random.randrange(1 << 16)
         """Which workflow is served first; it moves on with every look."""
         self._spread = 1
@@ -175,6 +184,8 @@ class Serving:
         waits = [wait_s * random.uniform(0.9, 1.1)]
         if found is not None and found.next_at is not None:
             waits.append(max(0.01, seconds_between(found.now, found.next_at)))
+        if (fires_at := self._firing.next_at) is not None:
+            waits.append(max(0.01, seconds_between(self._worker.clock.now(), fires_at)))
         return min(waits)
 
     async def _wait(self, timeout_s: float, *, deaf: bool = False) -> None:
@@ -193,18 +204,21 @@ class Serving:
 
     def _look_and_claim(self, room: int) -> tuple[Work, list[Owned]]:
         """What was found, and what of it this worker owns now; beyond what it refuses it looks again."""
+        self._used_up.clear()
         while True:
-            known = len(self._refused)
+            known = len(self._refused) + len(self._used_up)
             found, owned = self._look_once(room)
-            if owned or len(self._refused) <= known:
+            if owned or len(self._refused) + len(self._used_up) <= known:
                 return found, owned
 
     def _look_once(self, room: int) -> tuple[Work, list[Owned]]:
         worker, now = self._worker, time.monotonic()
+        self._firing.fire()
         self._refused = {job_id: refusal for job_id, refusal in self._refused.items() if refusal.until > now}
         refused = {job_id: refusal.version for job_id, refusal in self._refused.items()}
         limit = min(WINDOW_MAX, max(room, room * self._spread))
-        found = worker.store.look_for_work(WorkQuery(list(self._definitions), limit, refused))
+        query = WorkQuery(list(self._definitions), limit, refused, list(self._used_up.values()))
+        found = worker.store.look_for_work(query)
         owned = self._claim_due(_one_of_each(self._shuffled(found.due), self._turn), room)
         self._turn += 1
         for head in random.sample(found.left_behind, len(found.left_behind)):
@@ -223,31 +237,60 @@ class Serving:
     def _claim_due(self, heads: Iterator[Head], room: int) -> list[Owned]:
         """The first that can be run here, claimed in one go."""
         wanted: list[tuple[Owned, Append]] = []
-        for head in heads:
-            if len(wanted) >= room:
-                break
-            if (claim := self._prepared(head)) is not None:
-                wanted.append(claim)
+        while len(wanted) < room and (next_ones := list(islice(heads, room - len(wanted)))):
+            wanted += self._prepared(next_ones)
         if not wanted:
             return []
-        answers = self._worker.store.claim_many([item for _, item in wanted])
-        won = [owned for (owned, _), answer in zip(wanted, answers, strict=True) if answer.code is Code.STORED]
-        lost = len(wanted) - len(won)
+        slots = {item.job_id: self._slots_of(item) for _, item in wanted} if self._is_limited else {}
+        answers = self._worker.store.claim_many([item for _, item in wanted], slots)
+        won, lost = [], 0
+        for (owned, item), answer in zip(wanted, answers, strict=True):
+            if answer.code is Code.STORED:
+                won.append(owned)
+            elif answer.code is Code.LIMITED and answer.limit is not None:
+                self._used_up[answer.limit] = self._held_up_by(answer.limit, item.columns)
+            else:
+                lost += 1
         self._spread = min(16, self._spread * 2) if 2 * lost > len(wanted) else max(1, self._spread - (not lost))
         return won
 
-    def _prepared(self, head: Head) -> tuple[Owned, Append] | None:
-        definition = self._definitions[head.columns.workflow]
-        try:
-            loaded = load(self._worker.store, head.job_id)
-            if loaded.position != head.position:
-                return None  # somebody was faster
-            self._worker.refuse_other_code(loaded.state, definition)
-            claimed, item = claim_of(self._worker.clock, self._worker.worker_id, loaded, head.epoch)
-        except (PlanMismatch, LogError, WrongState) as error:
-            self._refuse(head, error)
-            return None
-        return Owned(claimed, item.claim, definition, may_release=True), item
+    def _slots_of(self, item: Append) -> list[SlotWanted]:
+        """What the claim takes of the workflow's limits."""
+        limits = self._definitions[item.columns.workflow].limits
+        wanted = (limit.slot_for(item.columns, is_first=item.claim.epoch == 1) for limit in limits)
+        return [slot for slot in wanted if slot is not None]
+
+    def _held_up_by(self, name: str, columns: HeadColumns) -> tuple[str, Mapping[str, str]]:
+        """The workflow and tags of jobs that the limit of that name counts."""
+        for limit in self._definitions[columns.workflow].limits:
+            slot = limit.slot_for(columns, is_first=True)
+            if slot is not None and slot.limit == name:
+                return columns.workflow, limit.tags_of(columns) or {}
+        return columns.workflow, columns.tags
+
+    def _prepared(self, heads: Sequence[Head]) -> list[tuple[Owned, Append]]:
+        """The claims of those that can be run here; the others are refused."""
+        short = [head for head in heads if head.version <= SHORT_LOG]
+        logs = self._worker.store.read_heads(short)
+        prepared = []
+        for head in heads:
+            definition = self._definitions[head.columns.workflow]
+            try:
+                loaded = self._loaded(head, logs.get(head.job_id))
+                if loaded.position != head.position:
+                    continue  # somebody was faster
+                self._worker.refuse_other_code(loaded.state, definition)
+                claimed, item = claim_of(self._worker.clock, self._worker.worker_id, loaded, head.epoch)
+            except (PlanMismatch, LogError, WrongState) as error:
+                self._refuse(head, error)
+            else:
+                prepared.append((Owned(claimed, item.claim, definition, may_release=True), item))
+        return prepared
+
+    def _loaded(self, head: Head, log: list[Event] | LogError | None) -> Loaded:
+        if isinstance(log, LogError):
+            raise log
+        return load(self._worker.store, head.job_id) if log is None else Loaded(fold(log), position_of(log[-1]))
 
     def _take_over(self, head: Head) -> list[Owned]:
         """A job of a dead worker; empty where it lives after all, or another was faster."""

@@ -10,9 +10,12 @@ from typing_extensions import TypeVar
 
 from steplog.engine.context import Context
 from steplog.engine.definition import Definition
+from steplog.engine.errors import DefinitionError
 from steplog.engine.handle import JobHandle
-from steplog.engine.jobs import run_blocking, run_here
+from steplog.engine.jobs import recorded_input, run_blocking, run_here
+from steplog.engine.limits import limits_of
 from steplog.engine.policies import Duration
+from steplog.engine.schedules import Missed, schedule_of
 from steplog.engine.step import NoInput
 from steplog.engine.submitting import Batch, How, Submission, asubmit_inside, submit, submit_inside, submit_many
 from steplog.eventstore.store import Store
@@ -171,6 +174,43 @@ class Workflow(Definition[I, C]):
         if connection is not None:
             return await asubmit_inside(connection, self, input, schema=schema, **how)
         return await asyncio.to_thread(lambda: submit(self, input, store=store, **how))
+
+    def limit(
+        self,
+        *,
+        concurrency: int | None = None,
+        rate: int | None = None,
+        every: Duration | None = None,
+        per: str | None = None,
+    ) -> None:
+        """Let workers run at most so many jobs at once across the fleet, or begin `rate` of them in each `every`.
+
+        With `per`, a tag's name, each of its values has that limit: `limit(concurrency=2, per="tenant")`. Jobs beyond
+        it wait, and hold up no others. Raises DefinitionError.
+        """
+        self.limits = sorted(
+            [*self.limits, *limits_of(concurrency, rate, every, per)], key=lambda limit: limit.period_s is not None
+        )
+
+    def schedule(
+        self,
+        cron: str,
+        *,
+        timezone: str = "UTC",
+        input: I | None = None,
+        name: str | None = None,
+        missed: Missed = "latest",
+    ) -> None:
+        """Have workers submit a job at each time that the cron expression names in that zone, once among all of them.
+
+        Of times that came while no worker ran, `missed` makes up for the `latest`, for `all`, or for none (`skip`). Two
+        schedules of a workflow need two names. Needs the extra `steplog[cron]`. Raises DefinitionError, InputRefused.
+        """
+        declared = schedule_of(name, cron, timezone, input, missed)
+        if any(declared.name == other.name for other in self.schedules):
+            raise DefinitionError(f"schedule {declared.name!r} of {self.name} is declared twice")
+        recorded_input(self, input)
+        self.schedules.append(declared)
 
     def submit_many(
         self, inputs: Iterable[I | Submission], *, batch: str | None = None, store: Store | str | None = None

@@ -11,6 +11,7 @@ from uuid import uuid4
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from steplog.eventstore import postgres_schedules
 from steplog.eventstore import postgres_schema as schema_of
 from steplog.eventstore import postgres_tables as tables
 from steplog.eventstore import postgres_work as work
@@ -20,6 +21,7 @@ from steplog.eventstore.errors import (
     JobNotFound,
     JobOwned,
     KeyConflict,
+    LogError,
     OutcomeUnknown,
     StoreError,
     WorkerDead,
@@ -37,9 +39,11 @@ from steplog.eventstore.postgres_documents import (
 from steplog.eventstore.postgres_feed import feed_end, read_feed
 from steplog.eventstore.postgres_hints import Hints
 from steplog.eventstore.postgres_inspection import PostgresInspection
+from steplog.eventstore.postgres_projected import PostgresProjected
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
 from steplog.eventstore.rows import Row
+from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -53,6 +57,7 @@ from steplog.eventstore.store import (
     NewJob,
     Proposal,
     Rule,
+    Slots,
     StoredState,
     Work,
     Worker,
@@ -212,8 +217,8 @@ class PostgresStore:
 
         return self._connections.transaction(locked)
 
-    def claim_many(self, batch: Sequence[Append]) -> list[Answer]:
-        return self._connections.transaction(lambda run: work.claim_many(run, batch)) if batch else []
+    def claim_many(self, batch: Sequence[Append], slots: Slots | None = None) -> list[Answer]:
+        return self._connections.transaction(lambda run: work.claim_many(run, batch, slots or {})) if batch else []
 
     def abandon(self, job_id: str, claim: Claim) -> None:
         work.abandon(self._read, job_id, claim)
@@ -222,6 +227,9 @@ class PostgresStore:
 
     def look_for_work(self, query: WorkQuery) -> Work:
         return work.look(self._read, query)
+
+    def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+        return work.read_heads(self._read, heads) if heads else {}
 
     def hint(self) -> None:
         """Sent a moment later where one was sent just before: many jobs submitted one by one wake workers once."""
@@ -275,6 +283,10 @@ class PostgresStore:
     def inspection(self) -> PostgresInspection:
         return PostgresInspection(self._read, self._rows)
 
+    @property
+    def projected(self) -> PostgresProjected:
+        return PostgresProjected(self._read, self._connections.transaction, self._schema)
+
     def _position(self, job_id: str, version: int) -> Position:
         if version <= 0:
             return Position()
@@ -287,6 +299,17 @@ class PostgresStore:
         while page := tables.rows_after(self._read, job_id, after, until, PAGE_ROWS):
             yield from page
             after = page[-1].version
+
+    # --- schedules ---------------------------------------------------------------------------------------------------
+
+    def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
+        return postgres_schedules.see(self._read, schedule)
+
+    def schedule_fired(self, workflow: str, name: str, at: str) -> None:
+        postgres_schedules.fired(self._read, workflow, name, at)
+
+    def schedules(self) -> list[ScheduleRow]:
+        return postgres_schedules.list_schedules(self._read)
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -305,6 +328,12 @@ class PostgresStore:
 
     def retire_worker(self, worker_id: str) -> None:
         tables.end_worker(self._read, worker_id, "stopped")
+
+    def owned_counts(self) -> dict[str, int]:
+        return work.owned_counts(self._read)
+
+    def longest_ready(self, limit: int) -> list[Head]:
+        return work.longest_ready(self._read, limit)
 
     def workers(self) -> list[Worker]:
         return tables.list_workers(self._read)

@@ -16,7 +16,7 @@ from psycopg.types.json import Json
 
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.events import NewEvent
-from steplog.eventstore.store import Append, Claim, Head, HeadColumns, NewJob
+from steplog.eventstore.store import Append, Claim, Head, HeadColumns, NewJob, SlotWanted
 
 COLUMNS = tuple(field.name for field in fields(HeadColumns))
 _values = attrgetter(*COLUMNS)
@@ -84,7 +84,7 @@ def head_document(
     return _document({"head": row, "events": _events(events), "request_id": request_id})
 
 
-def claim_document(item: Append) -> dict[str, Any]:
+def claim_document(item: Append, slots: Sequence[SlotWanted]) -> dict[str, Any]:
     """What the database's `claim_jobs` takes of one job."""
     owner = _owner(item.claim.epoch, item.claim.claim_id, item.claim.worker_id)
     return {
@@ -92,6 +92,7 @@ def claim_document(item: Append) -> dict[str, Any]:
         "expected_hash": item.expected.hash,
         "head": _head_after(item) | owner,
         "events": _events(item.events),
+        "slots": [{"name": slot.limit, "slots": slot.slots, "period_s": slot.period_s} for slot in slots],
     }
 
 

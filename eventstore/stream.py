@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import DamagedLog
+from steplog.eventstore.errors import DamagedLog, LogError
 from steplog.eventstore.events import Event
 from steplog.eventstore.rows import Row, read_rows
 from steplog.eventstore.store import Append, BatchCount, Code, Head
@@ -93,6 +93,17 @@ def batch_counts(rows: Iterable[Sequence[Any]]) -> list[BatchCount]:
         statuses = {**known.statuses, status: known.statuses.get(status, 0) + jobs}
         counted[batch_id] = BatchCount(batch_id, min(created_at, known.created_at), statuses)
     return sorted(counted.values(), key=lambda batch: batch.batch_id, reverse=True)
+
+
+def logs_of(heads: Sequence[Head], rows_of: Callable[[Head], Iterable[Row]]) -> dict[str, list[Event] | LogError]:
+    """The checked log of each head, from its rows, or why it cannot be read."""
+    logs: dict[str, list[Event] | LogError] = {}
+    for head in heads:
+        try:
+            logs[head.job_id] = list(read_to(head.job_id, rows_of(head), Position(), head.version, head.hash))
+        except LogError as error:
+            logs[head.job_id] = error
+    return logs
 
 
 def _is_stored(version: int, event_id: str, stored: Mapping[int, Mark]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,11 +18,12 @@ import orjson
 
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
-from steplog.eventstore.clock import Clock
-from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, StoreError, WorkerDead
+from steplog.eventstore.clock import Clock, later
+from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, LogError, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
 from steplog.eventstore.inspection import Inspection
+from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
 from steplog.eventstore.store import (
     Answer,
@@ -36,15 +38,18 @@ from steplog.eventstore.store import (
     HeadQuery,
     NewJob,
     Rule,
+    Slots,
+    SlotWanted,
     StoredState,
     Work,
     Worker,
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, read_to, tail_of
+from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, logs_of, read_to, tail_of
 from steplog.testing.clock import VirtualClock
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, due_of, matches, owned, position_at, row_of
+from steplog.testing.memory_projected import ProjectedInMemory
 
 
 class MemoryStore:
@@ -58,9 +63,13 @@ class MemoryStore:
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
+        self.projected = ProjectedInMemory(self._versions)
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._hints = 0
+        self._slots: dict[tuple[str, int], tuple[str, str]] = {}
+        """By limit and slot, who took it last and when."""
+        self._schedules: dict[tuple[str, str], ScheduleRow] = {}
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
         self._database = open_in_memory()
@@ -168,11 +177,11 @@ class MemoryStore:
             self._store(job, owned(job.head, claim), proposal.events, proposal.columns)
             return claim
 
-    def claim_many(self, batch: Sequence[Append]) -> list[Answer]:
+    def claim_many(self, batch: Sequence[Append], slots: Slots | None = None) -> list[Answer]:
         with self._lock:
             for worker_id in {item.claim.worker_id for item in batch}:
                 self._require_alive(worker_id)
-            return [self._claim(item) for item in batch]
+            return [self._claim(item, (slots or {}).get(item.job_id, ())) for item in batch]
 
     def abandon(self, job_id: str, claim: Claim) -> None:
         with self._lock:
@@ -191,6 +200,11 @@ class MemoryStore:
             fresh = [head for head in wanted if query.refused.get(head.job_id) != head.version]
             left = [head for head in fresh if head.worker_id is not None and not self._lives(head.worker_id)]
             return Work(now, due_of(query, free, now), left[: query.limit], min(late, default=None))
+
+    def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+        with self._lock:
+            rows = {head.job_id: self._job(head.job_id).rows[: head.version] for head in heads}
+        return logs_of(heads, lambda head: rows[head.job_id])
 
     def hint(self) -> None:
         with self._lock:
@@ -288,6 +302,26 @@ class MemoryStore:
     def inspection(self) -> Inspection:
         return InspectionInMemory(self._jobs, self._keys)
 
+    # --- schedules ---------------------------------------------------------------------------------------------------
+
+    def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
+        with self._lock:
+            name = (schedule.workflow, schedule.name)
+            known = self._schedules.get(name)
+            seen_at, last_at = (known.seen_at, known.last_at) if known else (self.now(), None)
+            self._schedules[name] = replace(schedule, seen_at=seen_at, last_at=last_at)
+            return self._schedules[name]
+
+    def schedule_fired(self, workflow: str, name: str, at: str) -> None:
+        with self._lock:
+            known = self._schedules.get((workflow, name))
+            if known and (known.last_at is None or known.last_at < at):
+                self._schedules[workflow, name] = replace(known, last_at=at)
+
+    def schedules(self) -> list[ScheduleRow]:
+        with self._lock:
+            return [self._schedules[name] for name in sorted(self._schedules)]
+
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
@@ -307,9 +341,23 @@ class MemoryStore:
         with self._lock:
             self._end(worker_id, "stopped")
 
+    def owned_counts(self) -> dict[str, int]:
+        with self._lock:
+            return dict(Counter(job.head.worker_id for job in self._jobs.values() if job.head.worker_id is not None))
+
+    def longest_ready(self, limit: int) -> list[Head]:
+        with self._lock:
+            free = [job.head for job in self._jobs.values() if job.head.worker_id is None]
+            due = [head for head in free if head.columns.wake_at and head.columns.wake_at <= self.now()]
+            return sorted(due, key=lambda head: head.columns.wake_at or "")[: max(limit, 0)]
+
     def workers(self) -> list[Worker]:
         with self._lock:
             return list(reversed(self._workers.values()))
+
+    def _versions(self) -> dict[str, int]:
+        with self._lock:
+            return {job_id: job.head.version for job_id, job in self._jobs.items()}
 
     # --- inside the lock ---------------------------------------------------------------------------------------------
 
@@ -333,7 +381,7 @@ class MemoryStore:
             self._store(job, owned(head, None) if item.release else head, item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
 
-    def _claim(self, item: Append) -> Answer:
+    def _claim(self, item: Append, slots: Sequence[SlotWanted]) -> Answer:
         if item.job_id not in self._jobs:
             return Answer(item.job_id, Code.MISSING, 0)
         job = self._jobs[item.job_id]
@@ -343,8 +391,24 @@ class MemoryStore:
         marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
+            for wanted in slots:
+                if not self._take_slot(wanted, item.job_id):
+                    return Answer(item.job_id, Code.LIMITED, first, wanted.limit)
             self._store(job, owned(job.head, item.claim), item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
+
+    def _take_slot(self, wanted: SlotWanted, job_id: str) -> bool:
+        now = self.now()
+        for slot in range(wanted.slots):
+            holder, taken_at = self._slots.get((wanted.limit, slot), ("", ""))
+            if wanted.period_s is not None:
+                used = taken_at > later(now, -wanted.period_s)
+            else:
+                used = holder not in ("", job_id) and self._job(holder).head.worker_id is not None
+            if not used:
+                self._slots[wanted.limit, slot] = (job_id, now)
+                return True
+        return False
 
     def _judged(self, job: JobInMemory, item: Append) -> Code:
         first = item.expected.version

@@ -62,6 +62,7 @@ def due_of(query: WorkQuery, free: Sequence[Head], now: str) -> list[Head]:
     for workflow in query.workflows:
         found = [head for head in free if head.columns.workflow == workflow and (head.columns.wake_at or "") <= now]
         fresh = [head for head in found if query.refused.get(head.job_id) != head.version]
+        fresh = [head for head in fresh if not query.is_held_up(workflow, head.columns.tags)]
         in_order = sorted(fresh, key=lambda head: (-head.columns.priority, head.columns.wake_at or ""))
         due += in_order[: query.limit]
     return due

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from steplog import OwnershipLost, Recorder, Workflow, run_worker
@@ -63,13 +65,14 @@ def test_what_does_not_fit_the_job_is_refused_and_leaves_no_trace(store: Store) 
     recorder = opened(store)
     recorder.update_sub_step("codeGeneration", "in_progress")
     version = recorder.version
-    for refused in (
+    wrong: list[Callable[[], object]] = [
         lambda: recorder.update_sub_step("codeGeneration", "in_progress"),
         lambda: recorder.update_phase("phase1", "completed"),
         lambda: recorder.update_phase("phase9", "completed"),
         lambda: recorder.progress("menuImport", 1),
         lambda: recorder.obey(),
-    ):
+    ]
+    for refused in wrong:
         with pytest.raises(RecordRefused):
             refused()
     assert store.head(recorder.job_id).version == version

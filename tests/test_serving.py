@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from steplog import Settings, Step, Workflow, arun_worker, run_worker
 from steplog.engine import operators
 from steplog.engine.history import load
 from steplog.engine.jobs import prepare, recorded_input
+from steplog.engine.serving import Serving
 from steplog.engine.worker import Worker
 from steplog.eventstore.errors import StoreUnavailable, WorkerDead
 from steplog.eventstore.store import Head, Store, Work, WorkQuery
@@ -268,3 +270,40 @@ def test_a_job_paused_while_it_waits_and_resumed_is_due_at_once(store: Store) ->
     (due,) = store.look_for_work(WorkQuery(["quick"])).due
     assert (state["status"], due.job_id) == ("queued", job_id)
     assert isinstance(due, Head)
+
+
+def test_limits_hold_across_workers_and_hold_up_no_others(store: Store) -> None:
+    most, running, ran = Counter[str](), Counter[str](), []
+    wf: Workflow[Any, Any] = Workflow("limited")
+    wf.limit(concurrency=2, per="tenant")
+    tenant_of: dict[str, str] = {}
+
+    @wf.sub_step
+    async def work(step: Step) -> None:
+        tenant = tenant_of[step.job_id]
+        running[tenant] += 1
+        most[tenant] = max(most[tenant], running[tenant])
+        await asyncio.sleep(0.01)
+        running[tenant] -= 1
+        ran.append(tenant)
+
+    for tenant, jobs in (("busy", 12), ("calm", 2)):
+        for _ in range(jobs):
+            tenant_of[wf.submit(store=store, tags={"tenant": tenant})] = tenant
+
+    async def main() -> None:
+        workers = [asyncio.create_task(serve_alone(store, wf)) for _ in range(2)]
+        await until(lambda: len(ran) == 14)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.wait(workers)
+
+    asyncio.run(main())
+    assert most["busy"] <= 2
+    assert ran.index("calm") < 8
+
+
+async def serve_alone(store: Store, wf: Workflow[Any, Any]) -> None:
+    """A worker of its own, where runs on one store would share one."""
+    with Worker(store, settings=FAST) as worker:
+        await Serving(worker, [wf], 10, one_shot=False).run()

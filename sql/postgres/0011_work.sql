@@ -6,9 +6,9 @@ create index jobs_by_batch on jobs (batch_id, status) where batch_id is not null
 
 -- The ids of jobs nobody owns whose time has come, at most `most` of each workflow, by priority and then by time; when
 -- the next one falls due; and the owners of jobs that are dead, have ended, or were started on the machine of `boot`
--- and may be found dead there. Each priority is a range of the index, so what sleeps is stepped over.
+-- and may be found dead there. `used_up` names workflow and tags of what a limit lets nobody claim now. Each priority is a range of the index, so what sleeps is stepped over.
 create function look_for_work(
-    of_workflows text[], most integer, refused_jobs uuid[], refused_versions bigint[], boot text
+    of_workflows text[], most integer, refused_jobs uuid[], refused_versions bigint[], used_up jsonb, boot text
 ) returns json
 language plpgsql volatile
 set search_path from current
@@ -42,6 +42,10 @@ begin
                   and not exists (
                       select from unnest(refused_jobs, refused_versions) as refused (job_id, version)
                       where refused.job_id = jobs.job_id and refused.version = jobs.version
+                  )
+                  and not exists (
+                      select from jsonb_array_elements(used_up) as held
+                      where held ->> 'workflow' = jobs.workflow and jobs.tags @> (held -> 'tags')
                   )
                 order by wake_at limit room
             );

@@ -49,7 +49,7 @@ declare
     steplog_role text;
 begin
     foreach signature in array array[
-        'look_for_work (text[], integer, uuid[], bigint[], text)', 'claim_jobs (text, json)'
+        'look_for_work (text[], integer, uuid[], bigint[], jsonb, text)', 'claim_jobs (text, json)'
     ] loop
         execute format('revoke execute on function %s from public', signature);
         foreach steplog_role in array array['steplog_app', 'steplog_admin'] loop

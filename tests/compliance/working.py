@@ -9,9 +9,9 @@ from log_builder import after, changed
 
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import later
-from steplog.eventstore.errors import WorkerDead
+from steplog.eventstore.errors import DamagedLog, WorkerDead
 from steplog.eventstore.events import JobClaimed
-from steplog.eventstore.store import Append, Claim, Code, Head, Proposal, WorkQuery
+from steplog.eventstore.store import Answer, Append, Claim, Code, Head, Proposal, SlotWanted, WorkQuery
 
 
 class WorkingCompliance(LogCase):
@@ -92,6 +92,16 @@ class WorkingCompliance(LogCase):
         assert self.code(self.build.append(job_id, head.position, claim, "zombie")) is Code.FENCED
         assert self.claim(job_id).epoch == 2
 
+    def test_what_waits_longest_and_who_owns_how_much_is_told(self) -> None:
+        late, early = self.due_job(-10.0, workflow="billing"), self.due_job(-20.0)
+        self.due_job(60.0)
+        worker_id = self.new_worker()
+        for _ in range(2):
+            self.claim(self.due_job(-30.0), worker_id)
+        assert [head.job_id for head in self.store.longest_ready(5)] == [early, late]
+        assert [head.job_id for head in self.store.longest_ready(1)] == [early]
+        assert self.store.owned_counts() == {worker_id: 2}
+
     # --- claiming many -----------------------------------------------------------------------------------------------
 
     def test_jobs_are_claimed_together(self) -> None:
@@ -144,6 +154,73 @@ class WorkingCompliance(LogCase):
         won = [answer.job_id for of_worker in answers for answer in of_worker if answer.code is Code.STORED]
         assert sorted(won) == sorted(jobs)
         assert [self.store.head(job_id).version for job_id in jobs] == [2, 2, 2, 2]
+
+    def test_logs_are_read_together_and_one_that_is_damaged_says_so(self) -> None:
+        jobs = [self.long_job(3)[0], self.new_job(), self.long_job(2)[0]]
+        self.harness.rewrite_rows(jobs[2], lambda rows: rows[:-1])
+        heads = [self.store.head(job_id) for job_id in jobs]
+        logs = self.store.read_heads(heads)
+        assert [logs[job_id] for job_id in jobs[:2]] == [self.log(job_id) for job_id in jobs[:2]]
+        assert isinstance(logs[jobs[2]], DamagedLog)
+        assert self.store.read_heads([]) == {}
+
+    # --- limits ------------------------------------------------------------------------------------------------------
+
+    def claim_with(self, worker_id: str, slots: list[SlotWanted], count: int = 1) -> list[Answer]:
+        """Claims of that many new jobs at once, each taking the slots."""
+        items = [self.claiming(self.due_job(), worker_id) for _ in range(count)]
+        return self.store.claim_many(items, {item.job_id: slots for item in items})
+
+    def test_a_slot_is_held_while_its_job_is_owned_and_free_when_it_is_not(self) -> None:
+        worker_id, limit = self.new_worker(), [SlotWanted("limit", 2)]
+        answers = self.claim_with(worker_id, limit, 3)
+        assert sorted(answer.code for answer in answers) == [Code.LIMITED, Code.STORED, Code.STORED]
+        (refused,) = [answer for answer in answers if answer.code is Code.LIMITED]
+        assert (refused.limit, refused.version) == ("limit", 1)
+        assert self.store.head(refused.job_id).worker_id is None
+        assert self.claim_with(worker_id, [SlotWanted("other", 1)])[0].code is Code.STORED
+        holder = next(answer.job_id for answer in answers if answer.code is Code.STORED)
+        head = self.store.head(holder)
+        self.store.abandon(holder, Claim(worker_id, head.epoch, head.claim_id or ""))
+        codes = [self.claim_with(worker_id, limit)[0].code for _ in range(2)]
+        assert codes == [Code.STORED, Code.LIMITED]
+
+    def test_a_job_that_is_taken_over_keeps_its_slot(self) -> None:
+        elsewhere = self.harness.reopen()
+        former, limit = self.new_worker(elsewhere), [SlotWanted("limit", 1)]
+        (answer,) = self.claim_with(former, limit)
+        self.harness.end_process(elsewhere, former)
+        living = self.new_worker()
+        assert self.claim_with(living, limit)[0].code is Code.LIMITED
+        self.claim(answer.job_id, living)
+        assert self.claim_with(living, limit)[0].code is Code.LIMITED
+
+    def test_a_rate_is_used_up_for_its_time_whatever_becomes_of_the_jobs(self) -> None:
+        worker_id = self.new_worker()
+        hourly, over = [SlotWanted("hourly", 2, 3600.0)], [SlotWanted("over", 1, 0.0)]
+        codes = [answer.code for answer in self.claim_with(worker_id, hourly, 3)]
+        assert sorted(codes) == [Code.LIMITED, Code.STORED, Code.STORED]
+        assert [self.claim_with(worker_id, over)[0].code for _ in range(2)] == [Code.STORED, Code.STORED]
+
+    def test_workers_that_claim_at_once_never_hold_more_slots_than_there_are(self) -> None:
+        workers = [self.new_worker() for _ in range(8)]
+        items = [[self.claiming(self.due_job(), worker_id) for _ in range(2)] for worker_id in workers]
+        limit = [SlotWanted("limit", 3)]
+
+        def claim(number: int) -> list[Answer]:
+            return self.store.claim_many(items[number], {item.job_id: limit for item in items[number]})
+
+        codes = [answer.code for answers in in_parallel(8, claim) for answer in answers]
+        assert codes.count(Code.STORED) <= 3
+        assert codes.count(Code.STORED) + codes.count(Code.LIMITED) == 16
+        assert self.store.owned_counts() == {} or sum(self.store.owned_counts().values()) == codes.count(Code.STORED)
+
+    def test_what_a_limit_holds_up_is_no_work(self) -> None:
+        ours, theirs = self.due_job(-20.0, tags={"tenant": "us"}), self.due_job(tags={"tenant": "them"})
+        self.due_job(workflow="billing")
+        query = WorkQuery(("registration", "billing"), 1, {}, [("registration", {"tenant": "us"}), ("billing", {})])
+        assert [head.job_id for head in self.store.look_for_work(query).due] == [theirs]
+        assert self.due(limit=1) == [ours]
 
     # --- recorders ---------------------------------------------------------------------------------------------------
 
