@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from steplog.eventstore.store import Store
 
 POLL_S = 0.1
 BACK_OFF_S_MAX = 5.0
+RATE_S = 10.0
+"""Over how long the rate of events is told."""
+RATE_BATCHES = 1000
 
 _log = logging.getLogger("steplog.api")
 
@@ -69,11 +73,20 @@ class Changes:
         self._started: asyncio.Future[str] | None = None
         self.polls = 0
         """How often the feed was asked."""
+        self._heard: deque[tuple[float, int]] = deque(maxlen=RATE_BATCHES)
 
     @property
     def listeners(self) -> int:
         """How many listen now."""
         return sum(map(len, self._of_job.values()))
+
+    @property
+    def events_per_s(self) -> float | None:
+        """How many events came, by the latest batches; None while nobody listens."""
+        if self._reader is None:
+            return None
+        since = time.monotonic() - RATE_S
+        return sum(count for at, count in self._heard if at >= since) / RATE_S
 
     @asynccontextmanager
     async def listening(self, job_id: str | None = None) -> AsyncIterator[Listener]:
@@ -145,6 +158,7 @@ class Changes:
                 await asyncio.sleep(wait_s)
 
     def _deliver(self, batch: Batch) -> None:
+        self._heard.append((time.monotonic(), len(batch.entries)))
         for listener in list(self._of_job.get(None, ())):
             listener.offer(batch)
         by_job: dict[str, list[FeedEntry]] = defaultdict(list)

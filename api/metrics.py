@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from steplog.api.durations import label
 from steplog.api.service import Service
+from steplog.engine.fleet import fleet_seen
+from steplog.projections.runner import ProjectionRunner
 
 
 def exposition(service: Service) -> str:
@@ -18,6 +20,12 @@ def _lines(service: Service) -> Iterator[str]:
     for workflow, counts in sorted(service.store.counts().items()):
         for status, count in sorted(counts.items()):
             yield f'steplog_jobs{{workflow="{label(workflow)}",status="{status}"}} {count}'
+    yield "# TYPE steplog_oldest_ready_seconds gauge"
+    yield f"steplog_oldest_ready_seconds {fleet_seen(service.store).oldest_ready_s or 0:.3f}"
+    yield "# TYPE steplog_projection_lag_seconds gauge"
+    for name, lag_s in ProjectionRunner(service.store).lags_s().items():
+        if lag_s is not None:
+            yield f'steplog_projection_lag_seconds{{projection="{label(name)}"}} {lag_s:.3f}'
     yield "# TYPE steplog_stream_clients gauge"
     yield f"steplog_stream_clients {service.changes.listeners}"
     yield "# TYPE steplog_feed_polls_total counter"

@@ -206,12 +206,31 @@ class WorkerList(BaseModel):
     items: list[WorkerRow]
 
 
+class SubStepFigures(BaseModel):
+    """A sub-step over all jobs of its workflow, as far as the projection has come."""
+
+    workflow: str
+    phase: str
+    sub_step: str
+    attempts: int
+    completed: int
+    failed: int
+    interrupted: int
+    skipped: int
+    failure_rate: float | None
+    p50_s: float | None
+    p95_s: float | None
+
+
 class Stats(BaseModel):
     """How many jobs there are, by status and by workflow and status; how many clients listen to this server."""
 
     jobs: dict[str, int]
     workflows: dict[str, dict[str, int]]
+    oldest_ready_at: str | None
+    """Since when the job has been due that waited longest for a worker."""
     listeners: int
+    sub_steps: list[SubStepFigures]
 
 
 class ProblemDocument(BaseModel):

@@ -35,5 +35,7 @@ class ApiSettings:
     """Streams and long polls that are open at once."""
     client_events_max: int = 256
     """How far a stream's reader may fall behind before it is let go; it can resume."""
+    lag_s_max: float = 60.0
+    """How far projections may be behind before the server says that it is not ready."""
     keep_alive_s: float = 15.0
     """How often a quiet stream says that it is alive."""

@@ -42,6 +42,7 @@ def serve(
 
     from steplog.api.settings import ApiSettings
     from steplog.api.tokens import read_tokens
+    from steplog.projections.runner import kept_current, own_projections
 
     text = tokens.read_text(encoding="utf-8") if tokens else os.environ.get(TOKENS, "")
     settings = ApiSettings(
@@ -61,7 +62,9 @@ def serve(
             click.launch(url)
 
     try:
-        serving(create_app(store, settings, getuser()), host, port, started=started)
+        store.counts()  # a file is made and migrated here; a server that is not says so before it is served
+        with kept_current(store, own_projections(config_of(console).report_table.value)):
+            serving(create_app(store, settings, getuser()), host, port, started=started)
     finally:
         store.close()
 

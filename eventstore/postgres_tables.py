@@ -10,6 +10,7 @@ import orjson
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobNotFound, StoreError
+from steplog.eventstore.heads import counted
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_documents import COLUMNS, item_parameters
 from steplog.eventstore.rows import Row
@@ -105,10 +106,7 @@ def list_heads(run: Run, query: HeadQuery) -> list[Head]:
 
 def count_jobs(run: Run) -> dict[str, dict[str, int]]:
     """How many jobs there are, by workflow and status."""
-    found: dict[str, dict[str, int]] = {}
-    for workflow, status, count in run("select workflow, status, count(*) from {s}.jobs group by 1, 2", []):
-        found.setdefault(workflow, {})[status] = count
-    return found
+    return counted(run("select workflow, status, count(*) from {s}.jobs group by 1, 2", []))
 
 
 def job_ids_ending_in(run: Run, suffix: str, limit: int) -> list[str]:

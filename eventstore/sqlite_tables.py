@@ -12,6 +12,7 @@ import orjson
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.errors import DamagedLog, JobNotFound
 from steplog.eventstore.events import NewEvent
+from steplog.eventstore.heads import counted
 from steplog.eventstore.rows import Row
 from steplog.eventstore.store import Append, Head, HeadColumns, HeadQuery, StoredState, Worker, WorkerIdentity
 from steplog.eventstore.stream import Mark
@@ -169,10 +170,7 @@ def _moved(item: Append) -> tuple[Any, ...]:
 
 def count_jobs(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
     """How many jobs there are, by workflow and status."""
-    found: dict[str, dict[str, int]] = {}
-    for workflow, status, count in connection.execute("SELECT workflow, status, count(*) FROM jobs GROUP BY 1, 2"):
-        found.setdefault(workflow, {})[status] = count
-    return found
+    return counted(connection.execute("SELECT workflow, status, count(*) FROM jobs GROUP BY 1, 2"))
 
 
 def job_ids_ending_in(connection: sqlite3.Connection, suffix: str, limit: int) -> list[str]:

@@ -22,6 +22,7 @@ from steplog.eventstore.clock import Clock, later
 from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, LogError, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
+from steplog.eventstore.heads import counted
 from steplog.eventstore.inspection import Inspection
 from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
@@ -235,11 +236,7 @@ class MemoryStore:
 
     def counts(self) -> dict[str, dict[str, int]]:
         with self._lock:
-            found: dict[str, dict[str, int]] = {}
-            for columns in (job.head.columns for job in self._jobs.values()):
-                of_workflow = found.setdefault(columns.workflow, {})
-                of_workflow[columns.status] = of_workflow.get(columns.status, 0) + 1
-            return found
+            return counted((job.head.columns.workflow, job.head.columns.status, 1) for job in self._jobs.values())
 
     def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
         with self._lock:

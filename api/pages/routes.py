@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import version as installed
+from itertools import islice
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
@@ -19,6 +20,7 @@ from steplog.api.pages.actions import carry_out, values_of, words_of
 from steplog.api.pages.forms import fields_of, value_of
 from steplog.api.pages.graph import graph_svg
 from steplog.api.pages.job_view import Asked, changed_fields, job_view
+from steplog.api.pages.look import seconds, took
 from steplog.api.pages.rendering import FOLDER, page, picture
 from steplog.api.problems import Problem, not_found, problem_of
 from steplog.api.routes.system import readiness, stats
@@ -27,6 +29,7 @@ from steplog.api.schemas import input_schema
 from steplog.api.service import Service
 from steplog.api.submitting import submit
 from steplog.api.timelines import timeline_of
+from steplog.engine.fleet import FleetSeen, fleet_seen, stalled_jobs
 from steplog.engine.ownership import stalled_among
 from steplog.engine.plan import plan_of
 from steplog.eventstore.clock import later
@@ -34,12 +37,15 @@ from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import SteplogError
 from steplog.eventstore.events import CATALOGUE, Event
 from steplog.eventstore.store import HeadQuery
+from steplog.projections.plan import key_of
+from steplog.projections.runner import ProjectionRunner, read_statistics
 from steplog.projections.state import STOPPED
 
 router = APIRouter(include_in_schema=False)
 
 PAGE_JOBS = 50
 PAGE_EVENTS = 200
+STALLED_MAX = 100
 LOOKED_AT_EVENTS_MAX = 5000
 """How many events one page of the history looks at for those of a type."""
 _SINCE = {"": "ever", "1h": "the last hour", "24h": "the last day", "7d": "the last week"}
@@ -331,9 +337,23 @@ def _workflow(request: Request, service: Service, name: str, form: dict[str, str
         request, "workflow.html",
         status=problem.status if problem else 200,
         name=name, version=definition.version, plan=plan, graph=Markup(graph_svg(plan)),  # escaped there
-        counts=service.store.counts().get(name, {}), figures={}, policies=_policies,
+        counts=service.store.counts().get(name, {}), figures=_figures(service, name), policies=_policies,
         fields=fields_of(input_schema(definition), form), form=form, problem=problem, request_id=uuid4().hex,
     )  # fmt: skip
+
+
+def _figures(service: Service, workflow: str) -> dict[str, dict[str, str]]:
+    """How often and how long each sub-step ran, as a person reads it; by key."""
+    return {
+        key_of(each.phase, each.sub_step): {
+            "runs": str(each.attempts),
+            "failed": str(each.failed or ""),
+            "rate": f"{each.failed} ({each.failure_rate:.0%})" if each.failed and each.failure_rate else "",
+            "p50": seconds(each.p50_s),
+            "p95": seconds(each.p95_s),
+        }
+        for each in read_statistics(service.store, workflow)
+    }
 
 
 def _policies(step: dict[str, Any]) -> str:
@@ -355,8 +375,7 @@ def _policies(step: dict[str, Any]) -> str:
 @router.get("/system")
 def system_page(request: Request, service: ServiceOf) -> Response:
     """The store, its workers, and the jobs that stand still."""
-    running = service.store.heads(HeadQuery(status="running", limit=200))
-    stalled = stalled_among(service.store, running)
+    fleet = fleet_seen(service.store)
     stopped = [
         service.jobs.shown_head(head)
         for status in sorted(STOPPED)
@@ -365,11 +384,31 @@ def system_page(request: Request, service: ServiceOf) -> Response:
     return page(
         request, "system.html",
         url=service.store.url, checks=readiness(service), version=installed("steplog"),
-        stalled=[(head, stalled[head.job_id]) for head in running if head.job_id in stalled],
-        gone={worker.identity.worker_id for worker in stalled.values()},
-        stopped=stopped, workers=service.store.workers()[:50], now=service.store.now(),
-        figures=[("Clients that follow", service.changes.listeners)], here=request.url.path,
+        stalled=list(islice(stalled_jobs(service.store), STALLED_MAX)), stopped=stopped, workers=fleet.workers,
+        now=fleet.now, figures=_system_figures(service, fleet), here=request.url.path,
     )  # fmt: skip
+
+
+def _system_figures(service: Service, fleet: FleetSeen) -> list[tuple[str, str]]:
+    """What else there is to say of the store and of this server."""
+    oldest = fleet.oldest_ready.columns.wake_at if fleet.oldest_ready else None
+    lags = ProjectionRunner(service.store).lags_s()
+    behind = {
+        name: "not built yet" if lag_s is None else f"{seconds(lag_s)} behind" if lag_s else "current"
+        for name, lag_s in lags.items()
+    }
+    return [
+        ("Oldest job due", f"for {took(oldest, fleet.now)}" if oldest else "none waits"),
+        ("Appends", _append_rate(service)),
+        *((f"Projection {name}", said) for name, said in behind.items()),
+        ("Clients that follow", str(service.changes.listeners)),
+    ]
+
+
+def _append_rate(service: Service) -> str:
+    """How fast events come, as far as this server has listened."""
+    rate = service.changes.events_per_s
+    return "not measured: nobody follows" if rate is None else f"{rate:.1f} events/s"
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

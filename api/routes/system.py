@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
@@ -15,6 +16,8 @@ from steplog.api.service import Service
 from steplog.api.settings import API
 from steplog.eventstore.errors import StoreError
 from steplog.eventstore.store import Worker
+from steplog.projections.runner import ProjectionRunner, read_statistics
+from steplog.projections.timeline_axis import time_label
 
 probes = APIRouter(tags=["system"])
 router = APIRouter(prefix=API, tags=["system"])
@@ -42,7 +45,16 @@ def readiness(service: Service) -> dict[str, str]:
         pending = service.store.migrate(dry_run=True)
     except StoreError as error:
         return {"store": f"unreachable ({type(error).__name__})"}
-    return {"store": "ok", "schema": f"lacks {len(pending)} migrations" if pending else "ok"}
+    if pending:
+        return {"store": "ok", "schema": f"lacks {len(pending)} migrations"}
+    return {"store": "ok", "schema": "ok", "projections": _projections(service)}
+
+
+def _projections(service: Service) -> str:
+    """Whether the projections that were built keep up."""
+    lags = ProjectionRunner(service.store).lags_s()
+    late = {name: lag_s for name, lag_s in lags.items() if lag_s and lag_s > service.settings.lag_s_max}
+    return "; ".join(f"{name} is {time_label(lag_s)} behind" for name, lag_s in late.items()) or "ok"
 
 
 @probes.get("/metrics", response_class=PlainTextResponse, responses=problems())
@@ -53,8 +65,9 @@ def get_metrics(service: ServiceOf) -> Response:
 
 @router.get("/stats", response_model=models.Stats, responses=problems())
 def get_stats(service: ServiceOf) -> Response:
-    """How many jobs there are of each workflow in each status."""
-    return answer(stats(service))
+    """How many jobs there are in each status, and how often and how long each sub-step ran."""
+    found = [asdict(each) for each in read_statistics(service.store)]
+    return answer({**stats(service), "sub_steps": found})
 
 
 def stats(service: Service) -> dict[str, Any]:
@@ -64,7 +77,13 @@ def stats(service: Service) -> dict[str, Any]:
     for counts in by_workflow.values():
         for status, count in counts.items():
             statuses[status] = statuses.get(status, 0) + count
-    return {"jobs": statuses, "workflows": by_workflow, "listeners": service.changes.listeners}
+    oldest = next(iter(service.store.longest_ready(1)), None)
+    return {
+        "jobs": statuses,
+        "workflows": by_workflow,
+        "oldest_ready_at": oldest.columns.wake_at if oldest else None,
+        "listeners": service.changes.listeners,
+    }
 
 
 @router.get("/workers", response_model=models.WorkerList, responses=problems())
