@@ -282,5 +282,6 @@ def _clock(store: Store, how: How) -> Clock:
 
 
 def store_clock(store: Store) -> Clock:
-    """The machine's clock in the store's time."""
-    return SystemClock(seconds_between(SystemClock().now(), store.now()))
+    """The machine's clock in the store's time, rather behind it than ahead: what is due by this is due there."""
+    stored = store.now()
+    return SystemClock(seconds_between(SystemClock().now(), stored))
