@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from steplog.eventstore.chain import Position
 
@@ -115,3 +115,12 @@ class HeadQuery:
     before: str | None = None
     """Only jobs created before this one (a job id, itself left out): the page's cursor."""
     limit: int = 50
+
+
+def counted(rows: Iterable[Sequence[Any]]) -> dict[str, dict[str, int]]:
+    """Rows of workflow, status and a number of jobs, added up by workflow and status."""
+    found: dict[str, dict[str, int]] = {}
+    for workflow, status, count in rows:
+        of_workflow = found.setdefault(workflow, {})
+        of_workflow[status] = of_workflow.get(status, 0) + count
+    return found

@@ -10,6 +10,7 @@ import orjson
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobNotFound, StoreError
+from steplog.eventstore.heads import counted
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_documents import item_parameters
 from steplog.eventstore.rows import Row
@@ -101,6 +102,11 @@ def list_heads(run: Run, query: HeadQuery) -> list[Head]:
         "limit": max(query.limit, 0),
     }
     return [head_from(row) for row in run(_HEADS, wanted)]
+
+
+def count_jobs(run: Run) -> dict[str, dict[str, int]]:
+    """How many jobs there are, by workflow and status."""
+    return counted(run("select workflow, status, count(*) from {s}.jobs group by 1, 2", []))
 
 
 def job_ids_ending_in(run: Run, suffix: str, limit: int) -> list[str]:

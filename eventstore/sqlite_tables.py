@@ -11,6 +11,7 @@ import orjson
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.errors import DamagedLog, JobNotFound
 from steplog.eventstore.events import NewEvent
+from steplog.eventstore.heads import counted
 from steplog.eventstore.rows import Row
 from steplog.eventstore.store import Append, Head, HeadColumns, HeadQuery, StoredState, Worker, WorkerIdentity
 from steplog.eventstore.stream import Mark
@@ -162,6 +163,11 @@ def _moved(item: Append) -> tuple[Any, ...]:
         now.batch_id,
         item.job_id,
     )
+
+
+def count_jobs(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
+    """How many jobs there are, by workflow and status."""
+    return counted(connection.execute("SELECT workflow, status, count(*) FROM jobs GROUP BY 1, 2"))
 
 
 def job_ids_ending_in(connection: sqlite3.Connection, suffix: str, limit: int) -> list[str]:

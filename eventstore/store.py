@@ -305,6 +305,10 @@ class Store(Protocol):
         """Rows of the jobs that match, newest first."""
         ...
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many jobs there are, by workflow and status."""
+        ...
+
     def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
         """How far that batch is, or each of the newest batches."""
         ...
