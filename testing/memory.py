@@ -18,13 +18,12 @@ import orjson
 
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
-from steplog.eventstore.clock import Clock, later
+from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, LogError, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
 from steplog.eventstore.heads import counted
 from steplog.eventstore.inspection import Inspection
-from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
 from steplog.eventstore.store import (
     Answer,
@@ -51,9 +50,11 @@ from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, lo
 from steplog.testing.clock import VirtualClock
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, due_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
+from steplog.testing.memory_schedules import SchedulesInMemory
+from steplog.testing.memory_slots import SlotsInMemory
 
 
-class MemoryStore:
+class MemoryStore(SchedulesInMemory):
     """A store that lives as long as the object."""
 
     url = "memory:"
@@ -61,6 +62,7 @@ class MemoryStore:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or VirtualClock()
+        super().__init__(self.clock.now)
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
@@ -68,9 +70,7 @@ class MemoryStore:
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._hints = 0
-        self._slots: dict[tuple[str, int], tuple[str, str]] = {}
-        """By limit and slot, who took it last and when."""
-        self._schedules: dict[tuple[str, str], ScheduleRow] = {}
+        self._slots = SlotsInMemory()
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
         self._database = open_in_memory()
@@ -299,26 +299,6 @@ class MemoryStore:
     def inspection(self) -> Inspection:
         return InspectionInMemory(self._jobs, self._keys)
 
-    # --- schedules ---------------------------------------------------------------------------------------------------
-
-    def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
-        with self._lock:
-            name = (schedule.workflow, schedule.name)
-            known = self._schedules.get(name)
-            seen_at, last_at = (known.seen_at, known.last_at) if known else (self.now(), None)
-            self._schedules[name] = replace(schedule, seen_at=seen_at, last_at=last_at)
-            return self._schedules[name]
-
-    def schedule_fired(self, workflow: str, name: str, at: str) -> None:
-        with self._lock:
-            known = self._schedules.get((workflow, name))
-            if known and (known.last_at is None or known.last_at < at):
-                self._schedules[workflow, name] = replace(known, last_at=at)
-
-    def schedules(self) -> list[ScheduleRow]:
-        with self._lock:
-            return [self._schedules[name] for name in sorted(self._schedules)]
-
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
@@ -363,6 +343,9 @@ class MemoryStore:
             raise JobNotFound(job_id)
         return self._jobs[job_id]
 
+    def _is_owned(self, job_id: str) -> bool:
+        return self._job(job_id).head.worker_id is not None
+
     def _await_head(self, job_id: str) -> None:
         self._let_go.wait_for(lambda: job_id not in self._jobs or not self._jobs[job_id].held)
 
@@ -389,23 +372,10 @@ class MemoryStore:
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
             for wanted in slots:
-                if not self._take_slot(wanted, item.job_id):
+                if not self._slots.take(wanted, item.job_id, self.now(), self._is_owned):
                     return Answer(item.job_id, Code.LIMITED, first, wanted.limit)
             self._store(job, owned(job.head, item.claim), item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
-
-    def _take_slot(self, wanted: SlotWanted, job_id: str) -> bool:
-        now = self.now()
-        for slot in range(wanted.slots):
-            holder, taken_at = self._slots.get((wanted.limit, slot), ("", ""))
-            if wanted.period_s is not None:
-                used = taken_at > later(now, -wanted.period_s)
-            else:
-                used = holder not in ("", job_id) and self._job(holder).head.worker_id is not None
-            if not used:
-                self._slots[wanted.limit, slot] = (job_id, now)
-                return True
-        return False
 
     def _judged(self, job: JobInMemory, item: Append) -> Code:
         first = item.expected.version
