@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import integrity, operating, time_travel
+from steplog.commands import fan_outs, integrity, operating, time_travel
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -48,6 +48,7 @@ def explain(error: Exception, console: Console) -> Failure:
         (ConfigError, 2, "mend that file, or go somewhere else: it is read from the current folder"),
         (log.JobNotFound, 3, "see `steplog ls`"),
         (engine.SubStepNotFound, 3, show),
+        (engine.NoFanOut, 4, show),
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),
         (engine.ModuleFails, 1, "run it again with --debug to see where"),
@@ -291,7 +292,7 @@ def replay(console: Console, job: str, until: int | None, step_through: bool) ->
         shown.conclude(view_of(console, store, state, past=True), compared=whole)
 
 
-for command in time_travel.COMMANDS:
+for command in (*time_travel.COMMANDS, *fan_outs.COMMANDS):
     main.add_command(command)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from steplog.engine import facts as fact
 from steplog.engine.channel import Channel, refuse_unrecordable
 from steplog.engine.context import fields_of, open_draft
+from steplog.engine.deciding.draft import state_of
 from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.errors import AttemptOver, HandlerTimeout
 from steplog.engine.facts import AttemptId, Fact
@@ -37,7 +38,8 @@ from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import escape
 from steplog.eventstore.errors import PayloadRefused, TransactionEnded
 from steplog.eventstore.limits import ERROR_MESSAGE_CHARS_MAX, TRACEBACK_CHARS_MAX
-from steplog.projections.plan import Key
+from steplog.projections.fan_out import results_of
+from steplog.projections.plan import Place
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State
 
@@ -71,11 +73,11 @@ class Attempts:
         self._clock = clock
         self._grace_s = grace_s
         self._transactional = transactional
-        self._lost: Counter[Key] = Counter()
+        self._lost: Counter[Place] = Counter()
         self._running: dict[Channel, _Running] = {}
-        self.occupied: set[Key] = set()
+        self.occupied: set[Place] = set()
         """Sub-steps whose attempt was settled otherwise and whose handler is still running."""
-        self.stuck: set[Key] = set()
+        self.stuck: set[Place] = set()
         """Those that have outlived the grace period too."""
 
     def start(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
@@ -124,13 +126,13 @@ class Attempts:
     def _set_aside(self, channel: Channel) -> None:
         """The attempt is settled and its handler still runs: until it ends its sub-step cannot start again."""
         channel.end()
-        self.occupied.add(channel.of.key)
+        self.occupied.add(channel.of.place)
         asyncio.get_running_loop().call_later(self._grace_s, self._count_as_stuck, channel)
 
     def _count_as_stuck(self, channel: Channel) -> None:
         """Say that the handler takes too long to end, if it has not."""
         if channel in self._running:
-            self.stuck.add(channel.of.key)
+            self.stuck.add(channel.of.place)
             self._inbox.wake()
 
     def end_transactions(self) -> None:
@@ -163,8 +165,8 @@ class Attempts:
         finally:
             del self._running[call.channel]
             if call.channel.cancelled:
-                self.occupied.discard(call.of.key)
-                self.stuck.discard(call.of.key)
+                self.occupied.discard(call.of.place)
+                self.stuck.discard(call.of.place)
                 self._inbox.wake()
 
     async def _watch(self, call: _Call, timeout_s: float | None) -> None:
@@ -198,21 +200,21 @@ class Attempts:
                     return
             await self._time_out(call, running, attempt.limit_s)
         finally:
-            self.occupied.discard(call.of.key)
+            self.occupied.discard(call.of.place)
             self._inbox.wake()
 
     def _commit_checkpoint(self, attempt: TransactionalAttempt, reached: fact.CheckpointReached) -> None:
         """In the handler's thread: should the commit be lost, no other attempt begins before this handler has ended."""
-        self.occupied.add(reached.of.key)
+        self.occupied.add(reached.of.place)
         attempt.checkpoint(reached)
-        self.occupied.discard(reached.of.key)
+        self.occupied.discard(reached.of.place)
 
     async def _end_transaction(self, call: _Call, attempt: TransactionalAttempt, outcome: Fact | None) -> None:
-        key = call.of.key
+        place = call.of.place
         if isinstance(outcome, fact.Completed):
             await attempt.record(outcome)
-        elif attempt.is_lost and self._lost[key] < _LOST_MAX:
-            self._lost[key] += 1
+        elif attempt.is_lost and self._lost[place] < _LOST_MAX:
+            self._lost[place] += 1
             self._inbox.post(attempt.recorder.interruption(call.of))
         elif outcome is not None:
             self._inbox.post(outcome)
@@ -302,14 +304,20 @@ class _Call:
         for name, marker in bindings.results.items():
             source = sub_step_of(self.state, marker.sub_step.key)
             if source["status"] == "completed":
-                returns = self.definition.sub_steps[marker.sub_step.key].bindings.returns
-                kwargs[name] = load(source["result"], returns)
+                kwargs[name] = load(results_of(source), self.definition.sub_steps[marker.sub_step.key].returns)
             else:
                 kwargs[name] = marker.default
-        return ([self._step()] if bindings.wants_step else []), kwargs
+        of_item = [] if self.of.item is None else [load(self._input_of_item(), bindings.item)]
+        return [*of_item, *([self._step()] if bindings.wants_step else [])], kwargs
+
+    def _input_of_item(self) -> Any:
+        items = sub_step_of(self.state, self.of.key)["items"]
+        assert items is not None, self.of
+        assert self.of.item is not None, self.of
+        return items["inputs"][items["places"][self.of.item]]
 
     def _step(self) -> Step[Any, Any]:
-        recorded = sub_step_of(self.state, self.of.key)
+        recorded = state_of(self.state, self.of)
         kind = self.definition.context_type
         draft = open_draft(kind, self.state["context"], recorded["draft"])
         self.channel.follow(draft, fields_of(open_draft(kind, self.state["context"])))
@@ -323,6 +331,7 @@ class _Call:
             generation=self.of.generation,
             idempotency_key=recorded["idempotency_key"] or "",
             cursor=load(recorded["cursor"], Any),
+            item=self.of.item,
             channel=self.channel,
         )
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Concatenate, Generic, Protocol, overload
+from typing import Any, Concatenate, Generic, overload
 
 from pydantic import ValidationError
 from typing_extensions import ParamSpec, TypeVar
 
 from steplog.engine.context import Context
 from steplog.engine.errors import DefinitionError
-from steplog.engine.injection import MISSING, Bindings, Produces, bindings_of, refuse_unfilled
-from steplog.engine.policies import Duration, Retry, Skip, retry_of, seconds_of
+from steplog.engine.injection import MISSING, Produces
+from steplog.engine.mapping import Maps
+from steplog.engine.policies import Duration, Retry, Skip, seconds_of
 from steplog.engine.step import Job, NoInput, Step
+from steplog.engine.sub_step import AnySubStep, FanOut, Options, Plain, SubStep
 from steplog.engine.transaction import Transaction
 from steplog.engine.values import dump
 from steplog.eventstore.codec import check_name
@@ -23,83 +23,13 @@ from steplog.projections.plan import Key, OnInterrupt, Plan, WaitPlan, key_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-Out = TypeVar("Out")
 I = TypeVar("I", default=NoInput)  # noqa: E741  # the field's usual letter for an input type
 C = TypeVar("C", bound=Context, default=Context)
 
+__all__ = ["AnyDefinition", "AnySubStep", "Declares", "Decorator", "Definition", "Options", "Phase", "SubStep"]
+
 MAIN_PHASE = "main"
 """The phase of sub-steps declared on the workflow itself."""
-
-
-class Plain(Protocol[P, R_co]):
-    """A handler whose every parameter has a default."""
-
-    @overload
-    def __call__(self) -> R_co: ...
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-
-class SubStep(Produces[R], Generic[P, Out, R]):
-    """A declared sub-step. Calling it calls its handler, without an engine."""
-
-    def __init__(self, handler: Callable[P, Out], phase: str, name: str, options: Options) -> None:
-        self.handler = handler
-        self.phase = phase
-        self.name = name
-        self.options = options
-        self.bindings: Bindings = bindings_of(handler, f"{phase}/{name}")
-        self.__doc__ = handler.__doc__
-        self.__name__ = name
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Out:
-        """Call the handler as a unit test would. Raises TypeError where an injected parameter was not passed."""
-        refuse_unfilled(self.handler, args, kwargs)
-        return self.handler(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<sub-step {self.key}>"
-
-
-AnySubStep = SubStep[..., Any, Any]
-
-
-class Options:
-    """How a sub-step runs: edges, policies, condition."""
-
-    def __init__(
-        self,
-        *,
-        name: str | None = None,
-        after: Iterable[Produces[Any]] = (),
-        when: Callable[[Job[Any, Any]], bool | Skip] | None = None,
-        optional: bool = False,
-        retry: Retry | int | None = None,
-        timeout: Duration | None = None,
-        deadline: Duration | None = None,
-        on_interrupt: OnInterrupt = "retry",
-        wait: WaitPlan | None = None,
-    ) -> None:
-        self.name = name
-        self.wait = wait
-        self.has_default = False
-        self.default: Any = None
-        """The result of a wait that is over without its signal, as plain JSON, if it has one."""
-        if isinstance(after, Produces):
-            raise DefinitionError(f"after= takes a list: after=[{after.name}]")
-        self.after = tuple(after)
-        self.when = when
-        self.optional = optional
-        self.retry = retry_of(retry)
-        self.on_interrupt: OnInterrupt = on_interrupt
-        self.timeout_s = None if timeout is None else seconds_of(timeout)
-        self.deadline_s = None if deadline is None else seconds_of(deadline)
-        for edge in self.after:
-            if not isinstance(edge, Produces):
-                raise DefinitionError(f"after= takes sub-steps, not {edge!r}")
-        if inspect.iscoroutinefunction(when):
-            raise DefinitionError("when= is asked between two appends and cannot be async: let a sub-step find out")
 
 
 class Decorator(Generic[I, C]):
@@ -130,12 +60,8 @@ class Decorator(Generic[I, C]):
         return self._declare(handler, self._options)
 
 
-class Declares(ABC, Generic[I, C]):
+class Declares(Maps[I, C]):
     """Where sub-steps are declared: a phase, or a workflow's one unnamed phase."""
-
-    @abstractmethod
-    def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:
-        """Take a handler in under its name."""
 
     @overload
     def sub_step(
@@ -251,12 +177,12 @@ class Phase(Declares[I, C]):
         self.parallel = parallel
         self.sub_steps: dict[str, AnySubStep] = {}
 
-    def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:
+    def _declare(self, handler: Callable[..., Any], options: Options, fan_out: FanOut | None = None) -> AnySubStep:
         name = _named(options.name or getattr(handler, "__name__", ""), f"sub-step of {self.name}")
         if name in self.sub_steps:
             raise DefinitionError(f"{key_of(self.name, name)} is declared twice")
-        sub_step: AnySubStep = SubStep(handler, self.name, name, options)
-        for edge in (*options.after, *(marker.sub_step for marker in sub_step.bindings.results.values())):
+        sub_step: AnySubStep = SubStep(handler, self.name, name, options, fan_out)
+        for edge in (*options.after, *(source.sub_step for source in sub_step.sources)):
             self.workflow.check_edge(sub_step, edge)
         self.sub_steps[name] = sub_step
         self.workflow.sub_steps[sub_step.key] = sub_step
@@ -294,10 +220,10 @@ class Definition(Declares[I, C]):
         self.plan = None
         return phase
 
-    def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:
+    def _declare(self, handler: Callable[..., Any], options: Options, fan_out: FanOut | None = None) -> AnySubStep:
         if MAIN_PHASE not in self.phases:
             self.phase(MAIN_PHASE)
-        return self.phases[MAIN_PHASE]._declare(handler, options)
+        return self.phases[MAIN_PHASE]._declare(handler, options, fan_out)
 
     def check_edge(self, sub_step: AnySubStep, edge: Produces[Any]) -> None:
         """Raise DefinitionError for an edge from another workflow or from a later phase."""

@@ -30,6 +30,10 @@ class ValueRefused(SteplogError, ValueError):
         self.problems = problems
 
 
+class ItemsRefused(SteplogError, ValueError):
+    """What a fan-out is to run over is no list of items with keys of their own."""
+
+
 class ActionRefused(WrongState):
     """A person may not do that with the job, or with one of its sub-steps, as it is now."""
 
@@ -55,6 +59,16 @@ class ActionRefused(WrongState):
         self.sub_step = sub_step
         self.blocked_by = list(blocked_by)
         """The sub-steps that are in the way."""
+
+
+class NoFanOut(SteplogError):
+    """The sub-step has no items: it is no fan-out, or they have not been listed yet."""
+
+    def __init__(self, job_id: str, sub_step: str, *, listed: bool) -> None:
+        why = "its items have not been listed yet" if listed else "it is no fan-out"
+        super().__init__(f"sub-step {sub_step} of job {job_id} has no items: {why}")
+        self.job_id = job_id
+        self.sub_step = sub_step
 
 
 class SubStepNotFound(SteplogError):

@@ -6,7 +6,7 @@ from typing import Any
 
 from steplog.engine.definition import AnyDefinition, AnySubStep, Phase
 from steplog.engine.errors import DefinitionError
-from steplog.projections.plan import PhasePlan, Plan, Shape, SubStepPlan
+from steplog.projections.plan import MapPlan, PhasePlan, Plan, Shape, SubStepPlan
 
 
 def plan_of(definition: AnyDefinition) -> Plan:
@@ -51,6 +51,8 @@ def _sub_step_differences(key: str, then: SubStepPlan, now: SubStepPlan) -> list
         for name in ("after", "needs", "defaults", "optional", "when")
         if before[name] != after[name]
     ]
+    if ("map" in then) != ("map" in now):
+        found.append(f"sub-step {key} {'was' if 'map' in then else 'is now'} a fan-out")
     if _waits_for(then) != _waits_for(now):
         found.append(f"sub-step {key} waited for {_waits_for(then)} and waits for {_waits_for(now)}")
     return found
@@ -75,7 +77,7 @@ def _phase_plan(phase: Phase[Any, Any]) -> PhasePlan:
 
 def _sub_step_plan(sub_step: AnySubStep) -> SubStepPlan:
     options = sub_step.options
-    markers = sub_step.bindings.results.values()
+    markers = sub_step.sources
     plan = SubStepPlan(
         name=sub_step.name,
         after=[edge.key for edge in options.after],
@@ -92,6 +94,8 @@ def _sub_step_plan(sub_step: AnySubStep) -> SubStepPlan:
         plan["deadline_s"] = options.deadline_s
     if options.wait is not None:
         plan["wait"] = options.wait
+    if sub_step.fan_out is not None:
+        plan["map"] = MapPlan(parallel=sub_step.fan_out.parallel)
     if options.has_default:
         plan["default"] = options.default
     return plan

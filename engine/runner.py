@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steplog.engine import facts as fact
-from steplog.engine.attempts import Attempts, error_data, message_of
-from steplog.engine.context import open_draft
+from steplog.engine.asking import Asking
+from steplog.engine.attempts import Attempts
 from steplog.engine.decider import Decision, decide, in_progress, next_due
 from steplog.engine.deciding.deadlines import job_is_late
 from steplog.engine.definition import AnyDefinition
@@ -31,21 +31,19 @@ from steplog.engine.fit import unfit_signals
 from steplog.engine.history import Loaded, position_of, to_store
 from steplog.engine.inbox import Inbox
 from steplog.engine.outbox import Outbox
-from steplog.engine.policies import Skip
 from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
-from steplog.engine.step import Job
 from steplog.engine.transactional import TransactionalAttempt, append_and_commit
 from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
-from steplog.eventstore.events import Event, EventData, SubStepData, SubStepFailed, SubStepStarted
+from steplog.eventstore.events import Event, EventData, SubStepFailed, SubStepStarted
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
-from steplog.projections.plan import Key, Shape, key_of
+from steplog.projections.plan import Shape
 from steplog.projections.state import State
 
 logger = logging.getLogger("steplog.engine")
@@ -104,7 +102,7 @@ class Runner:
         self._stop_by: float | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._decided_at = ""
-        self._answers: dict[Key, fact.Answer] = {}
+        self._asking = Asking(owned.definition, self._input)
         self._tail: list[Event] = []
         """What others had appended where an append last met it; empty where it could not be read."""
         self._known_version = 0
@@ -135,6 +133,8 @@ class Runner:
                 self._inbox.acknowledge(entries, decision.unrecorded)
                 self._follow(decision.events)
                 self._cancel_if_due()
+                if decision.unfinished:
+                    continue
                 if self.state["status"] == "running" and not self._inbox.entries():
                     if self._handing_back_is_due():
                         await self._attempts.close()
@@ -180,8 +180,8 @@ class Runner:
             raise self._failure
         now = self._decided_at = max(self._clock.now(), self.state["recorded_at"])
         decision = decide(self.state, self._shape, happened, now, self._situation())
-        while decision.questions:
-            self._answers |= {key: self._ask(key, decision.state) for key in decision.questions}
+        while decision.questions or decision.unlisted:
+            self._asking.ask(decision)
             decision = decide(self.state, self._shape, happened, now, self._situation())
         return decision
 
@@ -190,28 +190,11 @@ class Runner:
             occupied=self._attempts.occupied,
             stuck=self._attempts.stuck,
             stopping=self._stop_by is not None,
-            answers=self._answers,
+            answers=self._asking.answers,
+            items=self._asking.items,
             unfit=unfit_signals(self.state, self._shape, self._definition) if self.state["signals"] else {},
             interruptions_max=self._settings.interruptions_max,
         )
-
-    def _ask(self, key: Key, state: State) -> fact.Answer:
-        """What the sub-step's condition says to the context as it will be."""
-        when = self._definition.sub_steps[key].options.when
-        assert when is not None, key
-        try:
-            context = open_draft(self._definition.context_type, state["context"])
-            answer = when(Job(state["job_id"], self._input, context))
-            if isinstance(answer, Skip):
-                return message_of(answer)
-            return True if answer else "condition not met"
-        except BaseException as error:  # user code: whatever it raises fails the sub-step, not the runner
-            return error_data(error, retryable=False)
-
-    def _forget_answers(self, recorded: Sequence[EventData]) -> None:
-        for event in recorded:
-            if isinstance(event, SubStepData):
-                self._answers.pop(key_of(event.phase, event.sub_step), None)
 
     # --- append ------------------------------------------------------------------------------------------------------
 
@@ -287,7 +270,7 @@ class Runner:
     def _fold(self, tail: list[Event]) -> None:
         """Go on from what others appended: attempts that were settled by it stop."""
         self._tail = tail
-        self._answers.clear()
+        self._asking.forget_all()
         self.state = fold(tail, self.state)
         if tail:
             self._position = position_of(tail[-1])
@@ -384,17 +367,20 @@ class Runner:
 
     def _follow(self, recorded: Sequence[EventData]) -> None:
         """Do what the events say, now that they are durable."""
-        self._forget_answers(recorded)
+        self._asking.forget(recorded)
         self._start(recorded)
         self._store_state()
 
     def _start(self, events: Sequence[EventData]) -> None:
         for event in events:
             if isinstance(event, SubStepStarted):
-                of = AttemptId(event.phase, event.sub_step, event.generation, event.attempt)
+                of = AttemptId(event.phase, event.sub_step, event.generation, event.attempt, event.item)
                 self._attempts.start(of, self.state, self._shape.sub_steps[of.key].get("timeout_s"))
             elif self.state["deadlines"] and isinstance(event, SubStepFailed):  # its handler may still run
-                self._attempts.abandon(AttemptId(event.phase, event.sub_step, event.generation, event.attempt))
+                of = AttemptId(event.phase, event.sub_step, event.generation, event.attempt, event.item)
+                self._attempts.abandon(of)
+                if of.item is None and self._shape.fan_outs[of.phase]:
+                    self._attempts.abandon_all_but(in_progress(self.state))
 
     # --- wait, hand back ---------------------------------------------------------------------------------------------
 

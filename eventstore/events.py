@@ -101,13 +101,14 @@ class JobForked(EventData):
 
 
 class SubStepInherited(EventData):
-    """A settled sub-step copied from the job that this one was forked from."""
+    """A settled sub-step copied from the job that this one was forked from; a fan-out in chunks of one group."""
 
     phase: str
     sub_step: str
     generation: Ordinal
     attempts: Annotated[int, Field(ge=0)]
-    status: Literal["completed", "failed", "skipped"]
+    status: Literal["completed", "failed", "skipped", "in_progress"]
+    items: list[JsonObject] | None = None
     result: Json = None
     error: JsonObject | None = None
     reason: str | None = None
@@ -335,6 +336,7 @@ class SubStepReset(EventData):
     """Sub-steps went back to pending together, and the context they wrote with them."""
 
     sub_steps: list[str]
+    items: list[str] | None = None
     set: JsonObject = {}
     unset: list[str] = []
     same_key: bool = False
@@ -359,6 +361,7 @@ class SubStepExpanded(SubStepData):
     items: list[JsonObject]
     group: str
     last: bool
+    when: bool | None = None
 
 
 # --- context, input, signals -----------------------------------------------------------------------------------------

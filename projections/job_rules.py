@@ -8,6 +8,7 @@ from typing import Any, Literal
 from steplog.eventstore.clock import later
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
+from steplog.projections import fan_out
 from steplog.projections.context_rules import OPERATOR, write_context, writer_of
 from steplog.projections.plan import Plan
 from steplog.projections.state import State, SubStepState, deadlines_of, dependents_of, new_phases
@@ -148,15 +149,22 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
             phase["sub_steps"][name]["interruptions"] = 0
             phase["sub_steps"][name]["reason"] = None
             _count_anew(state, event, f"{plan['name']}/{name}", phase["sub_steps"][name])
+        for name in phase["in_progress"]:
+            fan_out.count_anew(phase["sub_steps"][name])
         if phase["status"] == "failed":
             phase["status"] = "in_progress"
             phase["completed_at"] = None
             for step in plan["sub_steps"]:
                 if step["name"] in phase["failed"] and not step["optional"]:
-                    _try_again(status_changes(state, plan["name"], step["name"], "pending"))
+                    _try_again(state, plan["name"], step["name"])
 
 
-def _try_again(sub_step: SubStepState) -> None:
+def _try_again(state: State, phase: str, name: str) -> None:
+    """A sub-step is pending again; a fan-out goes on with what it has not done."""
+    expanded = fan_out.is_expanded(state["phases"][phase]["sub_steps"][name])
+    sub_step = status_changes(state, phase, name, "in_progress" if expanded else "pending")
+    if expanded:
+        fan_out.try_again(sub_step)
     sub_step["failures"] = sub_step["interruptions"] = 0
     sub_step["completed_at"] = None
     sub_step["deadline_at"] = None

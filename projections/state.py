@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
-REDUCER_VERSION = 4
+REDUCER_VERSION = 5
 """Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
 
 JobStatus = Literal[
@@ -67,8 +67,54 @@ class SubStepState(TypedDict):
     wait: Wait | None
     deadline_at: str | None
     """When it has failed unless it has settled, if it has begun and has a deadline."""
-    items: dict[str, Any] | None
+    items: Items | None
+    """Those of a fan-out that has been expanded."""
     compensation: dict[str, Any] | None
+
+
+class Items(TypedDict):
+    """The items of a fan-out: compact where they only wait for their turn or have settled. Never changed in place: each
+    event puts another one in its place, which shares what did not change.
+    """
+
+    group: str
+    """Which expansion they are of."""
+    complete: bool
+    """Whether all of them are known; until then none runs."""
+    keys: list[str]
+    inputs: list[Any]
+    next: int
+    """The first one that has neither begun nor settled; behind the last one if there is none."""
+    active: dict[str, SubStepState]
+    """By key, those that have begun and not settled: as many as run, and wait to run again."""
+    places: dict[str, int]
+    """Where the active ones stand in `keys`."""
+    in_progress: dict[str, bool]
+    suspended: dict[str, bool]
+    """Retrying or interrupted: begun, and with no attempt in progress."""
+    settled: list[list[SettledItem | None]]
+    """What became of those that have settled, by their place, in pages."""
+    completed: int
+    failed: int
+    skipped: int
+    latest: list[Any]
+    """Key and place of the one that settled last: what follows is likely to be about it again."""
+
+
+class SettledItem(TypedDict, total=False):
+    """What is kept of an item: the fields of its state that are not as they were before it began."""
+
+    status: SubStepStatus
+    generation: int
+    key_generation: int
+    attempts: int
+    failures: int
+    interruptions: int
+    started_version: int | None
+    seconds: float | None
+    result: Any
+    error: dict[str, Any] | None
+    reason: str | None
 
 
 class PhaseState(TypedDict):

@@ -117,6 +117,12 @@ def _started(event: Event) -> str:
     return f"attempt {event.data['attempt']}"
 
 
+def _expanded(event: Event) -> str:
+    keys = [item["key"] for item in event.data["items"]]
+    named = f": {one_line(', '.join(keys[:3]))}{', …' if len(keys) > 3 else ''}" if keys else ""
+    return f"{len(keys)} items{named}" + ("" if event.data["last"] else ", and more to come")
+
+
 def _waiting(event: Event) -> str:
     return one_line(" ".join(str(event.data[name]) for name in ("kind", "signal", "until") if event.data.get(name)))
 
@@ -191,7 +197,8 @@ def _late(event: Event) -> str:
 
 
 def _reset(event: Event) -> str:
-    keys = event.data["sub_steps"]
+    group = event.data["sub_steps"][0]
+    keys = [f"{group}[{item}]" for item in event.data["items"]] if "items" in event.data else event.data["sub_steps"]
     more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
     return ", ".join(part for part in (one_line(", ".join(keys[:2])) + more, _context(event)) if part)
 
@@ -208,6 +215,7 @@ def _forked(event: Event) -> str:
 
 def _inherited(event: Event) -> str:
     said = _error(event) or one_line(event.data.get("reason", ""))
+    said = f"{len(event.data['items'])} items" if "items" in event.data else said
     return f"{event.data['status']} at version {event.data['from_event']}{f': {said}' if said else ''}"
 
 
@@ -249,6 +257,7 @@ _SUMMARIES: dict[str, Callable[[Event], str]] = {
     "PhaseCompleted": _nothing,
     "PhaseFailed": _phase_failed,
     "SubStepStarted": _started,
+    "SubStepExpanded": _expanded,
     "SubStepWaiting": _waiting,
     "SubStepProgressed": _progressed,
     "SubStepLogged": _logged,

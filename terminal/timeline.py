@@ -112,6 +112,8 @@ def _note(line: SubStepLine, timeline: Timeline) -> str:
     """How the sub-step stands, in a few words."""
     attempts, status = line["attempts"], line["status"]
     parts = [status.replace("_", " ") if status else "no longer in the plan"]
+    if items := line["items"]:
+        parts.append(f"{items['completed']}/{items['total']} items")
     if attempts:
         parts.append(since(attempts[-1]["started_at"], attempts[-1]["ended_at"] or timeline["edge_at"]))
     if len(attempts) > 1:

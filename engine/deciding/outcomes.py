@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from steplog.engine import facts as fact
-from steplog.engine.deciding.draft import Draft, attempt_of, error_of, in_progress, names_of
+from steplog.engine.deciding.draft import Draft, attempt_of, error_of, in_progress, names_of, state_of
 from steplog.engine.facts import AttemptId, Fact
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later
 from steplog.eventstore.codec import encode
 from steplog.projections.context_rules import OPERATOR
-from steplog.projections.plan import RetryPlan, split_key
+from steplog.projections.plan import RetryPlan, key_of_place, split_key
 from steplog.projections.readiness import sub_step_of
 
 BACK_OFF_S_MAX = 60.0
@@ -46,7 +46,10 @@ def take(draft: Draft, happened: Fact) -> None:
 
 def _counts(draft: Draft, of: AttemptId) -> bool:
     """An outcome counts only for the generation and attempt in progress."""
-    sub_step = draft.state["phases"][of.phase]["sub_steps"][of.sub_step]
+    group = sub_step_of(draft.state, of.key)
+    if of.item is not None and (group["items"] is None or of.item not in group["items"]["in_progress"]):
+        return False
+    sub_step = state_of(draft.state, of)
     return (
         sub_step["attempts"] == of.attempt
         and sub_step["status"] == "in_progress"
@@ -71,13 +74,10 @@ def _complete(draft: Draft, done: fact.Completed) -> None:
     merged = {name: value for name, value in done.changed.items() if name not in refused}
     of = done.of
     if merged:
-        draft.emit(ev.ContextChanged(set=merged, phase=of.phase, sub_step=of.sub_step))
+        draft.emit(ev.ContextChanged(set=merged, phase=of.phase, sub_step=of.sub_step, item=of.item))
     draft.emit(
         ev.SubStepCompleted(
-            phase=of.phase,
-            sub_step=of.sub_step,
-            generation=of.generation,
-            attempt=of.attempt,
+            **attempt_of(of),
             result=done.result,
             seconds=done.seconds,
             context_refused=refused or None,
@@ -93,16 +93,16 @@ def _may_write(draft: Draft, of: AttemptId, name: str, value: Any) -> bool:
         return True
     writer, version = max(writers.items(), key=lambda item: item[1])
     if writer == OPERATOR:
-        started = sub_step_of(draft.state, of.key)["started_version"]
+        started = state_of(draft.state, of)["started_version"]
         return started is None or version < started
     phase, _ = split_key(writer)
-    return phase != of.phase or writer == of.key or draft.shape.follows(of.key, writer)
+    return phase != of.phase or writer == of.place or draft.shape.follows(of.key, key_of_place(writer))
 
 
 def _fail(draft: Draft, of: AttemptId, error: fact.ErrorData, seconds: float, spread: float) -> None:
     draft.emit(ev.SubStepFailed(**attempt_of(of), error=error, seconds=seconds))
-    retry, sub_step = draft.shape.sub_steps[of.key]["retry"], sub_step_of(draft.state, of.key)
-    failures, deadline = sub_step["failures"], sub_step["deadline_at"]
+    retry = draft.shape.sub_steps[of.key]["retry"]
+    failures, deadline = state_of(draft.state, of)["failures"], sub_step_of(draft.state, of.key)["deadline_at"]
     if error["retryable"] and failures < retry["attempts"]:
         retry_at = later(draft.now, retry_wait_s(retry, failures, spread))
         if deadline is not None and deadline <= retry_at:
@@ -122,7 +122,7 @@ def _interrupt(draft: Draft, cause: Any, worker_id: str) -> None:
 
 def _back_at(draft: Draft, of: AttemptId) -> str | None:
     """When a sub-step runs again whose owner died: at once the first time, later and later after that."""
-    before = sub_step_of(draft.state, of.key)["interruptions"]
+    before = state_of(draft.state, of)["interruptions"]
     return later(draft.now, min(2.0 ** (before - 1), BACK_OFF_S_MAX)) if before else None
 
 
