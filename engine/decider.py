@@ -260,7 +260,8 @@ class _Deciding(Draft):
 
     def _start_items(self, key: Key, bound: int | None, *, restarts_only: bool) -> None:
         """Start items of a fan-out that is expanded, as far as there is room in it and in its phase."""
-        phase, limit = split_key(key)[0], self.shape.sub_steps[key]["map"]["parallel"]
+        phase = split_key(key)[0]
+        limit = self.shape.fan_outs[phase][key]["parallel"]
         for item in due_items(self, key, restarts_only=restarts_only):
             if not self._has_room(phase, bound) or attempts_of(sub_step_of(self.state, key)) >= limit:
                 return
@@ -268,29 +269,31 @@ class _Deciding(Draft):
                 self._start(key, item)
 
     def _move_fan_outs(self, phase: str, *, restarts_only: bool) -> bool:
-        """Ask for the items of fan-outs, record them, and settle what has none left; whether anything was settled."""
+        """Ask for the items of fan-outs, record them, and settle what has none left; whether anything was moved."""
         of_phase = self.state["phases"][phase]
-        settled = False
+        moved = False
         for key in self.shape.fan_outs[phase]:
             sub_step = sub_step_of(self.state, key)
             if is_expanded(sub_step) and sub_step["status"] == "in_progress":
-                settled |= settle(self, key)
+                moved |= settle(self, key)
             elif not restarts_only and self._may_expand(of_phase, key):
-                self._expand(key)
-        return settled
+                moved |= self._expand(key)
+        return moved
 
     def _may_expand(self, of_phase: PhaseState, key: Key) -> bool:
         name = split_key(key)[1]
         return name in of_phase["in_progress"] or (name in of_phase["ready"] and self._answer(key) is True)
 
-    def _expand(self, key: Key) -> None:
+    def _expand(self, key: Key) -> bool:
         listed = self.situation.items.get(key)
         if listed is None:
             self.unlisted.append(key)
-        elif not self.unfinished:
-            expand(self, key, listed)
-            sub_step = sub_step_of(self.state, key)
-            self.unfinished = sub_step["status"] == "in_progress" and not is_expanded(sub_step)
+        if listed is None or self.unfinished:
+            return False
+        expand(self, key, listed)
+        sub_step = sub_step_of(self.state, key)
+        self.unfinished = sub_step["status"] == "in_progress" and not is_expanded(sub_step)
+        return not self.unfinished
 
     def _begin_waits(self, phase: str, *, restarts_only: bool) -> bool:
         """Let what only waits begin to, whether there is room or not; whether anything did."""

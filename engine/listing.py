@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from steplog.engine.attempts import error_data
 from steplog.engine.definition import AnyDefinition, AnySubStep
@@ -37,11 +37,10 @@ def _items(definition: AnyDefinition, sub_step: AnySubStep, state: State, job: J
     if isinstance(items, ResultOf):
         source = sub_step_of(state, items.sub_step.key)
         if source["status"] != "completed" and items.default is not MISSING:
-            return items.default  # type: ignore[return-value]  # what the declaration's type says
+            return cast("Iterable[Any]", items.default)
         returned: Iterable[Any] = load(results_of(source), definition.sub_steps[items.sub_step.key].returns)
         return returned
-    listed: Iterable[Any] = items(job) if callable(items) else items
-    return listed
+    return cast("Iterable[Any]", items(job) if callable(items) else items)
 
 
 def list_of_items(items: Iterable[Any], kind: Any, key_of: Callable[[Any], str] | None) -> list[Listed]:
@@ -49,7 +48,7 @@ def list_of_items(items: Iterable[Any], kind: Any, key_of: Callable[[Any], str] 
     seen: set[str] = set()
     listed: list[Listed] = []
     for place, item in enumerate(items):
-        key = check_name(_key(item, key_of, place), f"key of item {place}")
+        key = check_name(key_of_item(item, key_of), f"key of item {place}")
         if key in seen:
             raise ItemsRefused(f"two items have the key {key!r}: each needs one of its own")
         seen.add(key)
@@ -57,9 +56,10 @@ def list_of_items(items: Iterable[Any], kind: Any, key_of: Callable[[Any], str] 
     return listed
 
 
-def _key(item: Any, key_of: Callable[[Any], str] | None, place: int) -> object:
+def key_of_item(item: Any, key_of: Callable[[Any], str] | None) -> str:
+    """What tells an item from the others. Raises ItemsRefused where nothing says what that is."""
     if key_of is not None:
         return key_of(item)
     if type(item) in (str, int):
         return str(item)
-    raise ItemsRefused(f"item {place} is {type(item).__qualname__}, and nothing says what its key is: give key=")
+    raise ItemsRefused(f"an item is {type(item).__qualname__}, and nothing says what its key is: give key=")

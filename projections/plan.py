@@ -96,8 +96,8 @@ class Shape:
 
     waits: dict[str, dict[Key, WaitPlan]]
     """By phase, its sub-steps that only wait, and for what."""
-    fan_outs: dict[str, tuple[Key, ...]]
-    """By phase, its sub-steps that are one attempt, or more, per item."""
+    fan_outs: dict[str, dict[Key, MapPlan]]
+    """By phase, its sub-steps that run once for each item of a list."""
 
     @staticmethod
     def of(plan: dict[str, Any] | Plan) -> Shape:
@@ -119,7 +119,7 @@ class Shape:
                 for name, phase in phases.items()
             },
             fan_outs={
-                name: tuple(key_of(name, step["name"]) for step in phase["sub_steps"] if "map" in step)
+                name: {key_of(name, step["name"]): step["map"] for step in phase["sub_steps"] if "map" in step}
                 for name, phase in phases.items()
             },
         )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
@@ -104,7 +104,7 @@ class Items(TypedDict):
 class SettledItem(TypedDict, total=False):
     """What is kept of an item: the fields of its state that are not as they were before it began."""
 
-    status: SubStepStatus
+    status: Required[SubStepStatus]
     generation: int
     key_generation: int
     attempts: int

@@ -227,8 +227,6 @@ class _Spans:
             number = len(line["attempts"]) + 1
             self.started(line, event._replace(data={**event.data, "attempt": number}))
             self._fanning_out.append(line)
-        elif event.type == "SubStepInterrupted" and _open_attempt(line) is not None:
-            self.interrupted(line, event._replace(data={**event.data, "retry_at": None}))
         elif event.type == "LateOutcome" and len(line["marks"]) < _ITEM_MARKS_MAX:
             self.late(line, event)
 
@@ -241,6 +239,7 @@ class _Spans:
     def _claimed(self, at: str) -> None:
         if self._owned:
             self.owner_died(at)
+            self._pause_groups("owner died", self.gaps[-1]["started_at"])
         else:
             self.gaps[-1]["ended_at"] = at
         self._owned = True

@@ -54,7 +54,8 @@ def timeline_lines(timeline: Timeline, name: str, look: Look, columns: int) -> l
             label = shorten(f"{' ' * _INDENT}{one_line(line['name'])}", label_columns, look.ellipsis)
             note = shorten(_note(line, timeline), note_columns, look.ellipsis)
             lines.append(f"{pad(label, label_columns)}  {_painted(cells, look)}  {note}".rstrip())
-    lines += [*_gap_lines(timeline, look), *_legend(used, look, columns)]
+    gaps = (shorten(line, columns, look.ellipsis) for line in _gap_lines(timeline, look))
+    lines += [*gaps, *_legend(used, look, columns)]
     return [look.fit(line) for line in lines if line]
 
 
