@@ -114,11 +114,13 @@ def run(
     MODULE is imported from the current folder too; `:WORKFLOW` may be left out where the module declares only one.
     The exit code is 0 if the job completed and 1 if it did not.
     """
+    from steplog.engine.given import refuse_unknown_fields
     from steplog.engine.jobs import run_blocking
     from steplog.engine.lookup import EXAMPLES, import_workflow
-    from steplog.terminal.arguments import read_input
+    from steplog.terminal.arguments import read_fields, read_input
 
     definition, input = import_workflow(target), read_input(given, parameters)
+    refuse_unknown_fields(definition, read_fields(parameters))
     module = target.partition(":")[0]
     with store_of(console, create=True) as store:
         with ExitStack() as shown:
@@ -218,7 +220,7 @@ def show(console: Console, job: str, at: str | None, context: bool, raw: bool) -
     from steplog.projections.snapshot import snapshot
     from steplog.terminal.arguments import read_version
     from steplog.terminal.next_steps import context_lines
-    from steplog.terminal.tree import tree
+    from steplog.terminal.tree import failure_trace, tree
 
     with store_of(console) as store:
         job_id = find_job(store, job)
@@ -230,7 +232,7 @@ def show(console: Console, job: str, at: str | None, context: bool, raw: bool) -
             console.lines(context_lines(state["context"], console.look))
         else:
             view = view_of(console, store, state, past=until is not None)
-            console.lines(tree(view))
+            console.lines([*tree(view), *failure_trace(state, console.look)])
             if until is None:
                 _advise(console, view)
 

@@ -117,7 +117,9 @@ def set_context(console: Console, /, job: str, fields: tuple[str, ...], unset: t
 def edit_input(console: Console, /, job: str, given: str | None, parameters: tuple[str, ...], **said: Any) -> None:
     """Give a job that is stopped another input, or other fields of the one it has."""
     from steplog.engine import operators
+    from steplog.engine.given import refuse_unknown_fields
     from steplog.engine.history import load
+    from steplog.terminal.arguments import read_fields
 
     if given is None and not parameters:
         raise click.UsageError("give the input as JSON, @FILE or -, or fields of it with -P")
@@ -125,6 +127,8 @@ def edit_input(console: Console, /, job: str, given: str | None, parameters: tup
         job_id = _find(store, job)
         input = _edited(load(store, job_id).state["input"], given, parameters)
         code = _code(console, store, job_id)
+        if code is not None:
+            refuse_unknown_fields(code, read_fields(parameters))
         _report(console, store, operators.edit_input(store, job_id, input, definition=code, **said))
 
 

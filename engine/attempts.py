@@ -394,8 +394,12 @@ def message_of(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
+    """From the handler's own frame on: how the engine came to call it says nothing."""
     try:
-        return "".join(traceback.format_exception(error))
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_globals is globals():
+            frames = frames.tb_next
+        return "".join(traceback.format_exception(type(error), error, frames))
     except BaseException as broken:  # as in error_data
         return f"(its traceback cannot be read: {type(broken).__name__})"
 

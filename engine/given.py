@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from steplog.engine.context import fields_of, open_draft
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import ValueRefused
+from steplog.engine.errors import InputRefused, ValueRefused
 from steplog.engine.jobs import recorded_input
 from steplog.engine.values import dump, load, problems_of
 from steplog.eventstore.codec import check_name, decode, encode
@@ -35,6 +35,23 @@ def given_input(definition: AnyDefinition | None, value: Any) -> Any:
     return recorded_input(definition, value) if definition else decode(encode(value, path="input"))
 
 
+def refuse_unknown_fields(definition: AnyDefinition, names: Collection[str]) -> None:
+    """Raise InputRefused for a field that the input's model would ignore: who types a name means it."""
+    model = definition.input_type
+    if not (isinstance(model, type) and issubclass(model, BaseModel)) or model.model_config.get("extra") == "allow":
+        return
+    aliases = [field.validation_alias for field in model.model_fields.values() if field.validation_alias is not None]
+    known = {*model.model_fields, *(alias for alias in aliases if isinstance(alias, str))}
+    if not all(isinstance(alias, str) for alias in aliases):  # a path, or a choice of names: any may be meant
+        return
+    if unknown := sorted(set(names) - known):
+        raise InputRefused(definition.name, [f"no field {name!r}: {_fields_it_has(known)}" for name in unknown])
+
+
+def _fields_it_has(known: Collection[str]) -> str:
+    return f"it has {', '.join(sorted(known))}" if known else "it has none"
+
+
 def given_context(
     definition: AnyDefinition | None, state: State, values: dict[str, Any], unset: Collection[str] = ()
 ) -> dict[str, Any]:
@@ -45,8 +62,7 @@ def given_context(
     kind = definition.context_type if definition else None
     known = kind.model_fields.keys() if kind else state["context"].keys() | state["writers"].keys()
     if unknown := sorted({*values, *unset} - known):
-        fields = f"it has {', '.join(sorted(known))}" if known else "it has none"
-        raise ValueRefused("context", [f"no field {name!r}: {fields}" for name in unknown])
+        raise ValueRefused("context", [f"no field {name!r}: {_fields_it_has(known)}" for name in unknown])
     if kind is None:
         return {name: decode(encode(value, path=f"context.{name}")) for name, value in values.items()}
     kept = {name: value for name, value in state["context"].items() if name not in unset}

@@ -136,6 +136,20 @@ class WrongState(StoreError):
         self.allowed = allowed
 
 
+class CursorRefused(StoreError):
+    """That is no cursor of this feed."""
+
+    def __init__(self, cursor: str) -> None:
+        super().__init__(f"no cursor of this feed: {cursor[:80]!a}")
+        self.cursor = cursor
+
+
+class FeedMoved(StoreError):
+    """The log is not the one that the cursor came from: it was restored, or another server took over."""
+
+    next_step: ClassVar[str | None] = "look at all jobs once, then go on from the feed's end"
+
+
 class LogError(StoreError):
     """A job's log cannot be trusted or understood; nothing was appended to it."""
 

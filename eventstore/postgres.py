@@ -24,6 +24,7 @@ from steplog.eventstore.errors import (
     WorkerDead,
 )
 from steplog.eventstore.events import Event
+from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
 from steplog.eventstore.postgres_connections import Connections, Run, again
 from steplog.eventstore.postgres_documents import (
     batch_parameters,
@@ -32,6 +33,7 @@ from steplog.eventstore.postgres_documents import (
     job_document,
     job_documents,
 )
+from steplog.eventstore.postgres_feed import feed_end, read_feed
 from steplog.eventstore.postgres_inspection import PostgresInspection
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
@@ -224,6 +226,12 @@ class PostgresStore:
         start = self._position(job_id, after)
         end_hash = head.hash if end == head.version else None
         yield from read_to(job_id, self._rows(job_id, after, end), start, end, end_hash)
+
+    def feed(self, after: str | None = None, limit: int = PAGE_ENTRIES) -> FeedPage:
+        return read_feed(self._read, after, limit)
+
+    def feed_end(self) -> str:
+        return feed_end(self._read)
 
     def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
         return tables.latest_state(self._read, job_id, reducer_version, until)

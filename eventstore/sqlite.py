@@ -30,10 +30,12 @@ from steplog.eventstore.errors import (
     WorkerDead,
 )
 from steplog.eventstore.events import Event
+from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
 from steplog.eventstore.migrations import Migration, known_migrations
 from steplog.eventstore.rows import Row
 from steplog.eventstore.sqlite_backup import back_up
 from steplog.eventstore.sqlite_connections import Connections
+from steplog.eventstore.sqlite_feed import feed_end, read_feed
 from steplog.eventstore.sqlite_inspection import SQLiteInspection
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction
 from steplog.eventstore.store import (
@@ -191,6 +193,14 @@ class SQLiteStore:
         yield from read_to(
             job_id, self._rows(job_id, after, end), start, end, head.hash if end == head.version else None
         )
+
+    def feed(self, after: str | None = None, limit: int = PAGE_ENTRIES) -> FeedPage:
+        with self._reading() as connection:
+            return read_feed(connection, after, limit)
+
+    def feed_end(self) -> str:
+        with self._reading() as connection:
+            return feed_end(connection)
 
     def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
         with self._reading() as connection:

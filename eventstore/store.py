@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import StoreError
 from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
 from steplog.eventstore.inspection import Inspection
 from steplog.eventstore.inspection import StoredState as StoredState
 from steplog.eventstore.transaction import Rows
@@ -329,6 +330,18 @@ class Store(Protocol):
 
         Without `until` it reads to the head and raises DamagedLog where the log ends before it.
         """
+        ...
+
+    def feed(self, after: str | None = None, limit: int = PAGE_ENTRIES) -> FeedPage:
+        """What was stored in all jobs since a cursor, or since the beginning; each event once, in about their order.
+
+        A cursor may be kept for ever. Raises FeedMoved where it came from another log: look at all heads once, and go
+        on from a `feed_end` taken before that. Raises CursorRefused where it came from no feed at all.
+        """
+        ...
+
+    def feed_end(self) -> str:
+        """The cursor behind everything that is stored by now."""
         ...
 
     def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:

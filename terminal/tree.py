@@ -11,7 +11,7 @@ from steplog.projections.plan import Key, PhasePlan, Shape, SubStepPlan, key_of,
 from steplog.projections.readiness import open_edges, unmet_needs
 from steplog.projections.state import STOPPED, PhaseState, State, SubStepState
 from steplog.terminal.look import Look
-from steplog.terminal.text import one_line, pad, short, shorten, width
+from steplog.terminal.text import escape, one_line, pad, short, shorten, width
 from steplog.terminal.times import duration, relative, since
 
 Detail = Literal["all", "current"]
@@ -21,6 +21,7 @@ BAR_COLUMNS = 18
 _STATUS_COLUMNS = 13
 _TIME_COLUMNS = 8
 _MESSAGE_COLUMNS = 100
+_TRACE_LINES_MAX = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,14 @@ def error_line(error: dict[str, object] | None, columns: int = _MESSAGE_COLUMNS)
     if not error:
         return ""
     return shorten(one_line(f"{error.get('type', 'Error')}: {error.get('message', '')}".rstrip(": ")), columns)
+
+
+def failure_trace(state: State, look: Look) -> list[str]:
+    """Where what failed the job was raised: the end of its traceback, or nothing where it has none."""
+    recorded = str((state["error"] or {}).get("traceback") or "").rstrip().splitlines()
+    left = len(recorded) - _TRACE_LINES_MAX
+    shown = [f"{look.ellipsis} {left} more lines (-o json has them all)", *recorded[left:]] if left > 0 else recorded
+    return [look.fit(look.dim(escape(line))) for line in shown]
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ import orjson
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import Clock
-from steplog.eventstore.errors import DamagedLog, JobNotFound, JobOwned, KeyConflict, StoreError, WorkerDead
+from steplog.eventstore.errors import DamagedLog, FeedMoved, JobNotFound, JobOwned, KeyConflict, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
 from steplog.eventstore.inspection import PAGE_JOBS, Inspection, Key
 from steplog.eventstore.rows import Row
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
@@ -64,6 +65,7 @@ class MemoryStore:
         self.clock = clock or VirtualClock()
         self._jobs: dict[str, _Job] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
+        self._feed: list[FeedEntry] = []
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._lock = threading.RLock()
@@ -208,6 +210,18 @@ class MemoryStore:
         wanted = [row for row in rows if after < row.version <= end]
         yield from read_to(job_id, wanted, start, end, head.hash if end == head.version else None)
 
+    def feed(self, after: str | None = None, limit: int = PAGE_ENTRIES) -> FeedPage:
+        start: int = parts_of(after, "memory", int)[0] if after is not None else 0
+        with self._lock:
+            if start > len(self._feed):
+                raise FeedMoved
+            entries = self._feed[start : start + max(limit, 1)]
+            return FeedPage(entries, as_cursor("memory", start + len(entries)))
+
+    def feed_end(self) -> str:
+        with self._lock:
+            return as_cursor("memory", len(self._feed))
+
     def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
         with self._lock:
             states = self._jobs[job_id].states if job_id in self._jobs else {}
@@ -284,6 +298,7 @@ class MemoryStore:
     def _store(self, job: _Job, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> None:
         end = end_of(events, head.position)
         job.rows.extend(_row(event) for event in events)
+        self._feed.extend(FeedEntry(event.job_id, event.version, event.type, event.recorded_at) for event in events)
         job.head = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
 
     def _require_same(self, job: NewJob) -> None:

@@ -11,6 +11,7 @@ pytest.register_assert_rewrite(
     "compliance.appending_locked",
     "compliance.claiming",
     "compliance.creating",
+    "compliance.feeding",
     "compliance.inspecting",
     "compliance.listing",
     "compliance.log_case",

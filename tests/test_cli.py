@@ -109,6 +109,12 @@ def test_parameters_are_texts_that_the_schema_reads_and_json_where_asked(steplog
     assert json.loads(result.stdout)["input"] == {"dishes": 1.5, "name": "a=b", "broken": False}
 
 
+def test_a_parameter_that_the_schema_would_ignore_is_refused(steplog: Run) -> None:
+    result = steplog("run", "kitchen", "-P", "dishs=3", exits=2)
+    assert "no field 'dishs': it has broken, dishes, name" in result.stderr
+    assert not Path("steplog.db").exists()
+
+
 def test_input_comes_from_a_file_or_stdin_and_parameters_go_on_top(steplog: Run, tmp_path: Path) -> None:
     (tmp_path / "order.json").write_text('{"dishes": 2, "name": "stew"}')
     from_file = steplog("run", "kitchen", "-o", "json", "--input", "@order.json", "-P", "dishes=3")
@@ -125,6 +131,15 @@ def test_a_failed_job_exits_1_and_says_how_to_go_on(steplog: Run) -> None:
     advised = re.search(r"go on with `steplog (--module kitchen resume \w+)`", result.stderr)
     assert advised
     assert "the plate fell" in steplog(*advised[1].split(), exits=1).stdout
+
+
+def test_a_failed_job_is_shown_with_where_its_handler_raised(steplog: Run) -> None:
+    cooked(steplog, "-P", "broken=1", exits=1)
+    shown = steplog("show", "@last").stdout
+    first, *frames, last = shown[shown.index("Traceback") :].splitlines()
+    assert first.startswith("Traceback")
+    assert 'kitchen.py", line' in frames[0]
+    assert last.endswith("Fatal: the plate fell")
 
 
 def test_an_example_is_resumed_without_saying_where_it_is(steplog: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,7 @@ def test_the_same_request_is_done_once(steplog: Run) -> None:
         (["set", "@last", "table=x"], 2, "context refused: table"),
         (["edit-input", "@last"], 2, "give the input"),
         (["edit-input", "@last", "{}", "-P", "dishes=many"], 2, "input of cooking refused: dishes"),
+        (["edit-input", "@last", "-P", "dishs=3"], 2, "no field 'dishs': it has "),
         (["edit-input", "@last", "@nowhere.json"], 2, "nowhere.json"),
         (["signal", "@last", "go", "x"], 2, "is no JSON"),
         (["signal", "ffff", "go"], 3, "no job ffff"),

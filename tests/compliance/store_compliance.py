@@ -9,6 +9,7 @@ from compliance.appending import AppendingCompliance
 from compliance.appending_locked import AppendingLockedCompliance
 from compliance.claiming import ClaimingCompliance
 from compliance.creating import CreatingCompliance
+from compliance.feeding import FeedingCompliance
 from compliance.inspecting import InspectingCompliance
 from compliance.listing import ListingCompliance
 from compliance.reading import ReadingCompliance
@@ -25,6 +26,7 @@ class StoreCompliance(
     ClaimingCompliance,
     ReadingCompliance,
     ListingCompliance,
+    FeedingCompliance,
     StatesCompliance,
     InspectingCompliance,
     WorkersCompliance,
