@@ -42,6 +42,7 @@ from steplog.eventstore.events import Event, EventData, SubStepFailed, SubStepSt
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
+from steplog.projections.fan_out import items_in
 from steplog.projections.head import head_of
 from steplog.projections.plan import Shape
 from steplog.projections.state import State
@@ -285,8 +286,11 @@ class Runner:
             self._attempts.cancel_all()
 
     def _store_state(self) -> None:
-        """Keep the state now and then, off the hot path: reading starts from it."""
-        if self._position.version - self._stored_at < self._settings.store_state_every:
+        """Keep the state now and then, off the hot path: reading starts from it. A large one less often, so that all
+        that is written stays in proportion to the log.
+        """
+        events = self._position.version - self._stored_at
+        if events < self._settings.store_state_every or events < items_in(self.state):
             return
         self._stored_at = self._position.version
         stored = to_store(Loaded(self.state, self._position))

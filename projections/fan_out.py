@@ -15,6 +15,7 @@ from steplog.projections.state import (
     Items,
     PhaseState,
     SettledItem,
+    State,
     SubStepState,
     SubStepStatus,
     new_sub_step,
@@ -63,6 +64,12 @@ def attempts_of(sub_step: SubStepState) -> int:
 def attempts_in(phase: PhaseState) -> int:
     """How many attempts of the phase are in progress."""
     return sum(attempts_of(phase["sub_steps"][name]) for name in phase["in_progress"])
+
+
+def items_in(state: State) -> int:
+    """How many items the job has."""
+    groups = (name for phase in state["phases"].values() for name in phase["sub_steps"].values())
+    return sum(len(group["items"]["keys"]) for group in groups if group["items"] is not None)
 
 
 def expanded_in(phase: PhaseState) -> Iterator[Items]:

@@ -14,22 +14,23 @@ from shown_jobs import step_plan
 
 from steplog import Context, Fatal, Retry, Settings, Skip, Step, Transaction, Workflow, result
 from steplog.engine import operators
-from steplog.engine.decider import idempotency_key
+from steplog.engine.decider import idempotency_key, next_due
 from steplog.engine.errors import ActionRefused, DefinitionError, NoResult, PlanMismatch, SubStepNotFound
 from steplog.engine.facts import Listed
 from steplog.engine.fork import fork
 from steplog.engine.history import load
 from steplog.engine.jobs import resume_blocking, run_blocking
+from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later
 from steplog.eventstore.events import Event
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import Store
-from steplog.projections.fan_out import items_of
+from steplog.projections.fan_out import counts_of, items_of
 from steplog.projections.plan import Key
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.resume_point import resume_point
 from steplog.projections.snapshot import snapshot
-from steplog.projections.state import State
+from steplog.projections.state import SettledItem, State, SubStepState
 from steplog.testing import Kit
 
 KEY = "main/import_dish"
@@ -636,3 +637,50 @@ def test_a_handler_of_items_can_be_called_in_a_unit_test() -> None:
         return number * 2
 
     assert double(4) == 8
+
+
+# --- what it costs ---------------------------------------------------------------------------------------------------
+
+
+def test_an_event_of_an_item_shares_everything_with_the_state_before_it_but_a_page() -> None:
+    job = Job({"phases": [{"name": "main", "sub_steps": [step_plan("import_dish", map={"parallel": 4})]}]})
+    job.items[KEY] = [Listed(f"k{number}", number) for number in range(2000)]
+    job.claim()
+    for _ in range(200):
+        job.item_completes(*job.of(KEY)["items"]["in_progress"])
+    before = job.of(KEY)["items"]
+    after = job.item_completes(*before["in_progress"]).of(KEY)["items"]
+
+    assert after["completed"] == before["completed"] + 4
+    assert after["keys"] is before["keys"]
+    assert after["inputs"] is before["inputs"]
+    assert len(after["active"]) == len(after["places"]) == 4
+    changed = [one is not other for one, other in zip(before["settled"], after["settled"], strict=False)]
+    assert changed.count(True) == 1
+    assert len(changed) == 4
+
+
+def test_while_a_thousand_items_wait_to_run_again_no_other_begins() -> None:
+    retry = {"attempts": 2, "wait_s": 3600.0, "factor": 1.0, "wait_s_max": 3600.0, "jitter": 0.0}
+    job = Job(
+        {"phases": [{"name": "main", "sub_steps": [step_plan("import_dish", map={"parallel": 50}, retry=retry)]}]}
+    )
+    job.items[KEY] = [Listed(f"k{number}", number) for number in range(3000)]
+    job.claim()
+    while running := [*job.of(KEY)["items"]["in_progress"]]:
+        job.item_fails(*running, error={"type": "E", "message": "m", "traceback": "", "retryable": True})
+    counts = counts_of(job.of(KEY)["items"])
+    assert 1000 <= counts.waiting < 1050
+    assert counts.pending == 3000 - counts.waiting
+    assert next_due(job.state, job.state["recorded_at"]) is not None
+
+
+def test_a_settled_item_keeps_fields_that_a_state_has() -> None:
+    assert set(SettledItem.__annotations__) < set(SubStepState.__annotations__)
+
+
+def test_signals_and_resumes_of_a_large_job_copy_no_item() -> None:
+    job = Job({"phases": [{"name": "main", "sub_steps": [step_plan("import_dish", map={"parallel": 4})]}]}).claim()
+    before = job.of(KEY)["items"]
+    job.append(ev.SignalReceived(name="go", signal_id="s"))
+    assert job.of(KEY)["items"] is before
