@@ -57,7 +57,13 @@ def explain(error: Exception, console: Console) -> Failure:
         (log.KeyConflict, 4, "use another --key, or the same input; " + show),
         (log.JobOwned, 4, "look on with `steplog events --follow {0.job_id}`, or stop that process first"),
         (log.WrongState, 4, show),
-        (engine.PlanMismatch, 4, "run it with the code that it was started with"),
+        (engine.PlanNotAdopted, 4, "run it with the code that it was started with, or fork it"),
+        (engine.DataMismatch, 4, "run it with the code that it was started with"),
+        (
+            engine.PlanMismatch,
+            4,
+            "run it with the code it was started with, or `steplog resume {0.job_id} --adopt-plan`",
+        ),
         (engine.OwnershipLost, 4, show),
         (log.WorkerDead, 4, "see `steplog ls`, and resume what stands still"),
         (log.LogError, 7, "see what is sound before it: `steplog events {0.job_id}`"),
@@ -138,10 +144,11 @@ def run(
 @main.command()
 @job_argument
 @click.option("--accept", is_flag=True, help="Where sub-steps disagreed about the context: leave it as it is.")
+@click.option("--adopt-plan", is_flag=True, help="Go on with the workflow as the code has it now, where that is sound.")
 @click.option("--watch/--no-watch", default=None, help="Show the job while it runs (default: on a terminal).")
 @operating.by_hand
 @console_of
-def resume(console: Console, /, job: str, watch: bool | None, accept: bool, **said: Any) -> int:
+def resume(console: Console, /, job: str, watch: bool | None, accept: bool, adopt_plan: bool, **said: Any) -> int:
     """Go on with a job whose process is gone, or that waits for a person.
 
     Its workflow is looked for in the modules of --module, STEPLOG_MODULES or steplog.toml, then in steplog's examples.
@@ -157,10 +164,12 @@ def resume(console: Console, /, job: str, watch: bool | None, accept: bool, **sa
         definition = find_workflow(state["workflow"], config_of(console).modules.value)
         job_id = state["job_id"]
         console.note(f"job {job_id}")
+        if adopt_plan:
+            operating.announce_plan(console, state, definition)
         if state["status"] in STOPPED and (accept or said["reason"] or said["request_id"]):
             operators.resume(store, job_id, accept=accept, **said)
         with _watching(console, store, job_id, watch, beyond=state["version"]):
-            resume_blocking(definition, job_id, store, by=said["by"])
+            resume_blocking(definition, job_id, store, by=said["by"], adopt_plan=adopt_plan)
         return _report(console, store, job_id, watch)
 
 

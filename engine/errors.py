@@ -100,6 +100,16 @@ class PlanMismatch(SteplogError):
         self.differences = differences
 
 
+class PlanNotAdopted(PlanMismatch):
+    """The job cannot go on with the plan that the code has: something that has happened would lose its meaning."""
+
+    def __init__(self, job_id: str, differences: list[str], obstacles: list[str]) -> None:
+        SteplogError.__init__(self, f"job {job_id} cannot go on with the code's plan: {'; '.join(obstacles)}")
+        self.job_id = job_id
+        self.differences = differences
+        self.obstacles = obstacles
+
+
 class DataMismatch(PlanMismatch):
     """The job recorded something that the types in the code refuse."""
 

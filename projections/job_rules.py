@@ -198,6 +198,7 @@ def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:
             phase["sub_steps"][step] = kept
         if phase["status"] == "completed" and phase["unsettled"]:
             phase["status"] = "in_progress"
+            phase["completed_at"] = None
 
 
 def _context_changed(state: State, event: Event, data: dict[str, Any]) -> None:

@@ -8,13 +8,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from operated_jobs import Job, types
+from operated_jobs import ANNA, Job, types
 from pydantic import BaseModel
 from shown_jobs import step_plan
 
 from steplog import Context, Fatal, Retry, Settings, Skip, Step, Transaction, Workflow, result
-from steplog.engine import operators
-from steplog.engine.decider import idempotency_key, next_due
+from steplog.engine import actions, operators
+from steplog.engine import facts as fact
+from steplog.engine.decider import idempotency_key, in_progress, next_due
 from steplog.engine.errors import ActionRefused, DefinitionError, NoResult, PlanMismatch, SubStepNotFound
 from steplog.engine.facts import Listed
 from steplog.engine.fork import fork
@@ -252,6 +253,15 @@ def test_an_item_that_fails_for_good_lets_no_other_begin_and_resuming_runs_what_
     assert calls == Counter({dish.name: 1 for dish in MENU}) + Counter({"dish 2": 2})
 
 
+def test_resuming_runs_the_failed_item_again_then_the_rest_and_nothing_that_is_done() -> None:
+    job = Job({"phases": [{"name": "main", "sub_steps": [step_plan("import_dish", map={"parallel": 2})]}]}).claim()
+    job.item_completes("i0").item_fails("i1").item_completes("i2")
+    assert job.state["status"] == "failed"
+    job.append(*actions.resume(job.state, ANNA))
+    assert statuses(job.state) == {"i0": "completed", "i1": "pending", "i2": "completed"}
+    assert job.claim().item_completes("i1").state["status"] == "completed"
+
+
 def test_failures_of_an_optional_fan_out_are_tolerated_and_the_others_go_on(store: Store) -> None:
     wf, calls = importing({"dish 2", "dish 3"}, optional=True)
 
@@ -454,6 +464,17 @@ def test_items_that_kill_their_worker_run_one_at_a_time_and_park_the_job() -> No
     job.dies()
     assert job.state["status"] == "parked"
     assert job.state["reason"] == "crash loop: main/import_dish[i0] was interrupted 3 times"
+
+
+def test_an_outcome_of_an_item_that_is_not_there_any_more_comes_late() -> None:
+    job = Job({"phases": [{"name": "main", "sub_steps": [step_plan("import_dish", map={"parallel": 2})]}]}).claim()
+    (of, _) = in_progress(job.state)
+    job.append(*actions.complete(job.state, KEY, ANNA, [1]))
+    job.append(*actions.reset(job.state, KEY, ANNA, {}, group="g"))
+    job.items[KEY] = [Listed("other", 1)]
+    late = fact.Completed(of, 1, {}, 1.0)
+    assert types(job.decide(late).decided)[:2] == ["LateOutcome", "SubStepExpanded"]
+    assert types(job.decide(late).decided) == ["LateOutcome"]
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
