@@ -473,8 +473,9 @@ def test_an_outcome_of_an_item_that_is_not_there_any_more_comes_late() -> None:
     job.append(*actions.reset(job.state, KEY, ANNA, {}, group="g"))
     job.items[KEY] = [Listed("other", 1)]
     late = fact.Completed(of, 1, {}, 1.0)
-    assert types(job.decide(late).decided)[:2] == ["LateOutcome", "SubStepExpanded"]
+    assert types(job.decide(late).decided)[:2] == ["LateOutcome", "PhaseStarted"]
     assert types(job.decide(late).decided) == ["LateOutcome"]
+    assert job.of(KEY)["items"]["in_progress"] == {"other": True}
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
