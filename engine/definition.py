@@ -11,6 +11,7 @@ from typing_extensions import ParamSpec, TypeVar
 from steplog.engine.context import Context
 from steplog.engine.errors import DefinitionError
 from steplog.engine.injection import MISSING, Produces
+from steplog.engine.limits import Limit
 from steplog.engine.mapping import Maps
 from steplog.engine.policies import Duration, Retry, Skip, seconds_of
 from steplog.engine.step import Job, NoInput, Step
@@ -204,6 +205,9 @@ class Definition(Declares[I, C]):
         _check_context(context_type, name)
         self.phases: dict[str, Phase[I, C]] = {}
         self.sub_steps: dict[Key, AnySubStep] = {}
+        self.limits: list[Limit] = []
+        self.schedules: list[Any] = []
+        """When jobs of it are submitted by themselves: each a Schedule."""
         self.plan: Plan | None = None
         """What `plan_of` has made of it, until more is declared."""
 

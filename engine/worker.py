@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import DataMismatch, PlanMismatch
 from steplog.engine.fit import misfits
 from steplog.engine.history import load
+from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.plan import plan_of
 from steplog.engine.runner import Owned, Runner
@@ -45,6 +47,9 @@ class Worker:
         """The signal that asked it to stop."""
         self._stop_by: float | None = None
         self._outbox: Outbox | None = None
+        self.on_stop: list[Callable[[], None]] = []
+        """Called, in any thread, when the worker is told to stop or was declared dead."""
+        self._lane = Lane()
         self._runners: dict[str, tuple[Claim, Runner]] = {}
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="steplog-heartbeat", daemon=True)
@@ -81,11 +86,18 @@ class Worker:
         """
         loaded = load(self.store, job_id)
         adopting = None if adopt_by is None else adopting_of(loaded.state, definition, adopt_by)
-        _refuse_other_code(loaded.state if adopting is None else adopted(loaded.state, adopting), definition)
+        self.refuse_other_code(loaded.state if adopting is None else adopted(loaded.state, adopting), definition)
         claimed, claim = claim_job(
             self.store, self.clock, self.worker_id, loaded, resume_by=resume_by, adopting=adopting
         )
         return Owned(claimed, claim, definition)
+
+    def refuse_other_code(self, state: State, definition: AnyDefinition) -> None:
+        """Raise PlanMismatch or DataMismatch where the code is not what the job began with."""
+        if found := differences(state["plan"], plan_of(definition)):
+            raise PlanMismatch(state["job_id"], found)
+        if found := misfits(state, definition):
+            raise DataMismatch(state["job_id"], found)
 
     def first_claim(self) -> Claim:
         """The claim of a job that this worker is about to create for itself."""
@@ -113,7 +125,7 @@ class Worker:
 
     def runner(self, owned: Owned) -> Runner:
         """A runner for a job this worker owns, on the running event loop."""
-        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings)
+        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings, self._lane)
         self._runners[owned.loaded.state["job_id"]] = (owned.claim, runner)
         if self._stop_by is not None:
             runner.stop(self._stop_by - time.monotonic())
@@ -134,6 +146,7 @@ class Worker:
         self._stop_by = time.monotonic() + grace_s
         for _, runner in list(self._runners.values()):
             runner.stop(grace_s)
+        self._say_stop()
 
     # --- live --------------------------------------------------------------------------------------------------------
 
@@ -159,6 +172,11 @@ class Worker:
         self.takes_more = False
         for _, runner in list(self._runners.values()):
             runner.lose_from_thread(why)
+        self._say_stop()
+
+    def _say_stop(self) -> None:
+        for look_up in list(self.on_stop):
+            look_up()
 
 
 def adopting_of(state: State, definition: AnyDefinition, by: str) -> PlanAdopted | None:
@@ -169,10 +187,3 @@ def adopting_of(state: State, definition: AnyDefinition, by: str) -> PlanAdopted
         return None
     refuse_unsound(state, plan)
     return PlanAdopted(plan=dict(plan), workflow_version=definition.version, differences=found.differences, by=by)
-
-
-def _refuse_other_code(state: State, definition: AnyDefinition) -> None:
-    if found := differences(state["plan"], plan_of(definition)):
-        raise PlanMismatch(state["job_id"], found)
-    if found := misfits(state, definition):
-        raise DataMismatch(state["job_id"], found)

@@ -85,13 +85,26 @@ def suspended_in(phase: PhaseState) -> list[str]:
     return [*phase["suspended"], *groups]
 
 
-def suspended_of(sub_step: SubStepState) -> Iterator[tuple[str | None, SubStepState]]:
+Part = tuple[str | None, SubStepState]
+"""A sub-step, or an item of it by its key."""
+
+
+def suspended_of(sub_step: SubStepState) -> Iterator[Part]:
     """The sub-step, or each item of it that will run again."""
     items = sub_step["items"]
     if items is None:
         yield None, sub_step
     else:
         yield from ((key, items["active"][key]) for key in items["suspended"])
+
+
+def running_of(sub_step: SubStepState) -> Iterator[Part]:
+    """The sub-step, or each item of it that is in progress."""
+    items = sub_step["items"]
+    if items is None:
+        yield None, sub_step
+    else:
+        yield from ((key, items["active"][key]) for key in items["in_progress"])
 
 
 def next_item_due(items: Items) -> Iterator[str]:

@@ -15,10 +15,12 @@ pytest.register_assert_rewrite(
     "compliance.inspecting",
     "compliance.listing",
     "compliance.log_case",
+    "compliance.projecting",
     "compliance.reading",
     "compliance.states",
     "compliance.transacting",
     "compliance.workers",
+    "compliance.working",
 )
 
-pytest_plugins = ["hypothesis_profiles", "postgres_fixtures", "store_fixtures", "witness_figures"]
+pytest_plugins = ["hypothesis_profiles", "witness_figures", "postgres_fixtures", "store_fixtures"]

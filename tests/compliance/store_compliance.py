@@ -12,10 +12,12 @@ from compliance.creating import CreatingCompliance
 from compliance.feeding import FeedingCompliance
 from compliance.inspecting import InspectingCompliance
 from compliance.listing import ListingCompliance
+from compliance.projecting import ProjectingCompliance
 from compliance.reading import ReadingCompliance
 from compliance.states import StatesCompliance
 from compliance.transacting import TransactingCompliance
 from compliance.workers import WorkersCompliance
+from compliance.working import WorkingCompliance
 
 
 class StoreCompliance(
@@ -27,8 +29,10 @@ class StoreCompliance(
     ReadingCompliance,
     ListingCompliance,
     FeedingCompliance,
+    ProjectingCompliance,
     StatesCompliance,
     InspectingCompliance,
     WorkersCompliance,
+    WorkingCompliance,
 ):
     """Everything a store does."""
