@@ -26,6 +26,7 @@ from steplog.projections.fan_out import is_expanded, items_of
 from steplog.projections.plan import Key, Shape, key_of_place, split_key
 from steplog.projections.readiness import followers, sub_step_of
 from steplog.projections.state import ENDED, STOPPED, State
+from steplog.projections.undoing import is_undone_when
 
 NAMES_MAX = 1000
 """How many sub-steps one event names."""
@@ -60,10 +61,14 @@ def pause(state: State, who: Who) -> list[EventData]:
 
 
 def cancel(state: State, who: Who) -> list[EventData]:
-    """End before the end; at once where nobody runs the job."""
+    """End before the end; at once where nobody runs the job and nothing is to be undone by a worker first."""
     require(state, "cancel")
     asked = ev.JobCancelRequested(**who.said)
-    return [asked] if state["worker_id"] else [asked, ev.JobCancelled(**who.said)]
+    if state["worker_id"]:
+        return [asked]
+    if is_undone_when(state, "cancelled"):
+        return [*([ev.JobResumed(**who.said)] if state["status"] in STOPPED else []), asked]
+    return [asked, ev.JobCancelled(**who.said)]
 
 
 def resume(state: State, who: Who, *, accept: bool = False, same_key: bool = False) -> list[EventData]:
@@ -75,6 +80,8 @@ def resume(state: State, who: Who, *, accept: bool = False, same_key: bool = Fal
     """
     if not (accept and state["refused"] and state["status"] in STOPPED):
         require(state, "resume")
+    if state["undoing"]:
+        return [ev.JobResumed(**who.said)]
     shape = Shape.of(state["plan"])
     again = [key for key in shape.sub_steps if _comes_again(state, shape, key)]
     edited = [key for key in again if _is_edited(state, key)]

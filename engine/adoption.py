@@ -16,7 +16,7 @@ from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import ENDED, SETTLED, State
 
 _SHAPES = ("after", "needs", "defaults", "optional", "when")
-_POLICIES = ("retry", "timeout_s", "deadline_s", "on_interrupt", "default")
+_POLICIES = ("compensate", "retry", "timeout_s", "deadline_s", "on_interrupt", "default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,9 @@ def policy_differences(recorded: Plan, current: Plan) -> list[str]:
         for name in then.phases
         if name in now.phases and then.phases[name].get("parallel") != now.phases[name].get("parallel")
     ]
+    if recorded.get("compensate_on", []) != current.get("compensate_on", []):
+        undone = f"{recorded.get('compensate_on', [])} and is {current.get('compensate_on', [])}"
+        found.append(f"the job's compensate_on was {undone}")
     if recorded.get("deadline_s") != current.get("deadline_s"):
         found.append(f"the job's deadline_s was {recorded.get('deadline_s')} and is {current.get('deadline_s')}")
     for key in then.sub_steps:
@@ -98,6 +101,8 @@ def _sub_step_differences(key: Key, then: SubStepPlan, now: SubStepPlan) -> list
     ]
     if ("map" in then) != ("map" in now):
         found.append(f"sub-step {key} {'was' if 'map' in then else 'is now'} a fan-out")
+    if ("compensate" in then) != ("compensate" in now):
+        found.append(f"sub-step {key} {'had' if 'compensate' in then else 'has now'} a compensation")
     if _waits_for(then) != _waits_for(now):
         found.append(f"sub-step {key} waited for {_waits_for(then)} and waits for {_waits_for(now)}")
     return found
@@ -127,6 +132,9 @@ def _renamed(key: Key, then: Shape, now: Shape) -> Key | None:
 def _obstacles(state: State, then: Shape, now: Shape) -> Iterator[str]:
     if state["status"] in ENDED:
         yield f"the job is {state['status']}: fork it, or reset a sub-step of it first"
+        return
+    if state["undoing"]:
+        yield "the job is being undone: it can only be forked"
         return
     yield from _of_phases(state, then, now)
     for key in then.sub_steps:

@@ -101,18 +101,20 @@ def _closed(state: State) -> Obstacle | None:
         return Obstacle("it is a fork that was not made to its end: fork again")
     if state["status"] in ENDED:
         return Obstacle("it has ended: reset a sub-step to open it again, or fork it")
-    if state["status"] == "compensating":
-        return Obstacle("it is being undone: it can only be forked")
+    if state["undoing"]:
+        return Obstacle("it is being undone, or has been: it can only be forked")
     return None
 
 
 def _against_pause(state: State) -> Obstacle | None:
-    if state["status"] in STOPPED:
+    if state["status"] in STOPPED and not state["undoing"]:
         return Obstacle("it stands still already")
     return _closed(state) or _against_asking(state, {"pause", "cancel"})
 
 
 def _against_resume(state: State) -> Obstacle | None:
+    if state["undoing"] and state["status"] == "parked":
+        return None
     if state["status"] not in STOPPED:
         return _closed(state) or Obstacle("it is not stopped")
     return _closed(state) or undecided(state)
@@ -246,7 +248,7 @@ def _backs_off(sub_step: SubStepState) -> bool:
 
 
 def _against_reset(state: State, shape: Shape, key: Key) -> Obstacle | None:
-    if not is_whole(state) or state["status"] == "compensating":
+    if not is_whole(state) or state["undoing"]:
         return _closed(state)
     reset = [key, *followers(state, shape, key)]
     if running := [each for each in reset if _runs(sub_step_of(state, each))]:

@@ -6,14 +6,11 @@ Whatever a handler does, exactly one outcome of it is posted; a handler cannot s
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import random
-import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -25,12 +22,13 @@ from steplog.engine.channel import Channel, refuse_unrecordable
 from steplog.engine.context import fields_of, open_draft
 from steplog.engine.deciding.draft import state_of
 from steplog.engine.definition import AnyDefinition, AnySubStep
-from steplog.engine.errors import AttemptOver, HandlerTimeout
+from steplog.engine.errors import AttemptOver, ContextReadOnly, HandlerTimeout
 from steplog.engine.facts import AttemptId, Fact
 from steplog.engine.inbox import Inbox
 from steplog.engine.policies import Cancelled, Retry, Skip
 from steplog.engine.resources import open_async, open_plain
 from steplog.engine.step import Step
+from steplog.engine.threads import in_thread
 from steplog.engine.transaction import Transaction
 from steplog.engine.transactional import TransactionalAttempt
 from steplog.engine.values import dump, load
@@ -46,7 +44,7 @@ from steplog.projections.state import State
 _LOST_MAX = 3
 """How many transactions of a sub-step may be lost with their connection before that counts as its failure."""
 
-_NEVER_RETRIED = (PayloadRefused, AttemptOver, TransactionEnded)
+_NEVER_RETRIED = (PayloadRefused, AttemptOver, TransactionEnded, ContextReadOnly)
 """What would come out the same, or has had its effect already."""
 
 ENDING_S_MAX = 1.0
@@ -83,10 +81,17 @@ class Attempts:
     def start(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
         """Call the handler of an attempt whose start is durable."""
         channel = Channel(of, self._inbox, self._clock)
-        call = _Call(of, self._definition.sub_steps[of.key], state, self._definition, self._input, channel)
+        call = _Call(of, self._called(of), state, self._definition, self._input, channel)
         name = f"{of.key}#{of.attempt}"
         supervisor = asyncio.create_task(self._supervise(call, timeout_s), name=name)
         self._running[channel] = _Running(supervisor, supervisor.cancel)
+
+    def _called(self, of: AttemptId) -> AnySubStep:
+        """What is called: the sub-step's handler, or that of its compensation."""
+        sub_step: AnySubStep = self._definition.sub_steps[of.key]
+        undo = sub_step.undo if of.undoing else sub_step
+        assert undo is not None, of
+        return undo
 
     def cancel(self) -> None:
         """Ask every running handler to stop."""
@@ -97,7 +102,7 @@ class Attempts:
         """Ask every running handler to stop, and interrupt those that are async."""
         self.cancel()
         for channel, running in self._running.items():
-            if self._definition.sub_steps[channel.of.key].bindings.is_async:
+            if self._called(channel.of).bindings.is_async:
                 running.interrupt()
 
     def abandon_all_but(self, going: Collection[AttemptId]) -> None:
@@ -194,7 +199,7 @@ class Attempts:
         self._running[call.channel].interrupt = attempt.expire
         try:
             async with attempt:
-                running = _in_thread(lambda: attempt.run(call.run_plain), name=f"steplog-{call.of.key}")
+                running = in_thread(lambda: attempt.run(call.run_plain), name=f"steplog-{call.of.key}")
                 if await attempt.ends(running):
                     await self._end_transaction(call, attempt, running.result())
                     return
@@ -258,7 +263,7 @@ class _Call:
         """The call under way: a task, or a thread."""
         if self.sub_step.bindings.is_async:
             return asyncio.create_task(self.run_async())
-        return _in_thread(self.run_plain, name=f"steplog-{self.of.key}")
+        return in_thread(self.run_plain, name=f"steplog-{self.of.key}")
 
     async def run_async(self) -> Fact | None:
         started, own = self.channel.clock.monotonic(), _OwnError()
@@ -315,7 +320,9 @@ class _Call:
         return items["inputs"][items["places"][self.of.item]]
 
     def _step(self) -> Step[Any, Any]:
-        recorded = state_of(self.state, self.of)
+        recorded: Any = state_of(self.state, self.of)
+        if self.of.undoing:
+            recorded = {"draft": None, "cursor": None, **(recorded["compensation"] or {})}
         kind = self.definition.context_type
         draft = open_draft(kind, self.state["context"], recorded["draft"])
         self.channel.follow(draft, fields_of(open_draft(kind, self.state["context"])))
@@ -335,6 +342,8 @@ class _Call:
 
     def _completed(self, value: Any, started: float) -> Fact:
         self.channel.flush()
+        if self.of.undoing and self.channel.changed():
+            raise ContextReadOnly(f"the compensation of {self.of.key} wrote {', '.join(self.channel.changed())}")
         result, changed = dump(value, self.sub_step.bindings.returns, "result"), self.channel.changed()
         if result is not None or changed:
             refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
@@ -419,32 +428,3 @@ def _cancel(running: asyncio.Future[Fact | None]) -> bool:
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _in_thread(call: Callable[[], Fact | None], name: str) -> asyncio.Future[Fact | None]:
-    """Run in a daemon thread of its own: a handler that never ends must not keep the process alive."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[Fact | None] = loop.create_future()
-
-    def finish(called: Future[Fact | None]) -> None:
-        if ended.done():
-            return
-        if (error := called.exception()) is not None:
-            ended.set_exception(error)
-        else:
-            ended.set_result(called.result())
-
-    def body() -> None:
-        called: Future[Fact | None] = Future()
-        try:
-            called.set_result(call())
-        except BaseException as error:  # whatever it is, somebody waits for this thread
-            called.set_exception(error)
-        try:
-            loop.call_soon_threadsafe(finish, called)
-        except RuntimeError:
-            logger.debug("%s ended after its run; the log says that it was interrupted", name)
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(body,), name=name, daemon=True).start()
-    return ended

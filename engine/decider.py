@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from steplog.engine import facts as fact
+from steplog.engine.deciding import undoing
 from steplog.engine.deciding.deadlines import deadlines_of, exceeded, fail_late, job_is_late
 from steplog.engine.deciding.draft import Draft, in_progress
 from steplog.engine.deciding.fan_outs import due_items, expand, settle
+from steplog.engine.deciding.keys import idempotency_key
 from steplog.engine.deciding.outcomes import take
 from steplog.engine.deciding.suspects import a_suspect_runs, is_suspect
 from steplog.engine.deciding.waits import begin_wait, end_waits
@@ -35,6 +36,7 @@ from steplog.projections.job_rules import WAITS
 from steplog.projections.plan import Key, Shape, key_of, key_of_place, place_of, shown_place, split_key
 from steplog.projections.readiness import blocking_failure, in_order, sub_step_of, unmet_needs
 from steplog.projections.state import SETTLED, PhaseState, State, SubStepState, current_phase
+from steplog.projections.undoing import next_undo_due
 
 __all__ = ["Decision", "decide", "idempotency_key", "in_progress", "next_due"]
 
@@ -77,16 +79,14 @@ def decide(state: State, shape: Shape, happened: Iterable[Fact], now: str, situa
     )
 
 
-def idempotency_key(job_id: str, key: Key, generation: int, item: str | None = None) -> str:
-    """The same for every attempt of a sub-step in one generation, and for nothing else."""
-    return sha256("\n".join((job_id, key, item or "", str(generation))).encode()).hexdigest()[:32]
-
-
 def next_due(state: State, decided_at: str) -> str | None:
     """The earliest instant at which time alone lets something start, or fail, that did not at the last decision.
 
     What was due then and has not started waits for something else: for room, or for a thread to end.
     """
+    if state["undoing"] and state["status"] == "compensating":
+        due_at = next_undo_due(state, Shape.of(state["plan"]))
+        return due_at if due_at and due_at > decided_at else None
     phase = current_phase(state)
     if phase is None or state["status"] != "running":
         return None
@@ -109,6 +109,8 @@ class _Deciding(Draft):
 
     def advance(self) -> None:
         """Go on until something has to be waited for."""
+        if self.state["undoing"] and self.state["status"] == "compensating":
+            undoing.go_on(self)
         while self.state["status"] == "running" and not self.situation.stopping:
             if self.state["requested"] is not None:
                 self._obey()
@@ -140,8 +142,10 @@ class _Deciding(Draft):
         if in_progress(self.state):
             return
         who = self.state["requested_by"] or {"by": "engine"}
-        pausing = self.state["requested"] == "pause"
-        self.emit(ev.JobPaused(**who) if pausing else ev.JobCancelled(**who))
+        if self.state["requested"] == "pause":
+            self.emit(ev.JobPaused(**who))
+        elif not undoing.begin(self, "cancelled"):
+            self.emit(ev.JobCancelled(**who))
 
     def _gives_up_late(self, phase: str) -> bool:
         """Fail a job that has had its time once nothing is in progress; whether it has."""
@@ -199,7 +203,8 @@ class _Deciding(Draft):
     def _fail_phase(self, phase: str, failure: Key, error: fact.ErrorData) -> None:
         failed = [key for key in self.shape.of_phase[phase] if sub_step_of(self.state, key)["status"] == "failed"]
         self.emit(ev.PhaseFailed(phase=phase, failed=failed))
-        self.emit(ev.JobFailed(error=error, phase=phase, sub_step=split_key(failure)[1]))
+        if not undoing.begin(self, "failed"):
+            self.emit(ev.JobFailed(error=error, phase=phase, sub_step=split_key(failure)[1]))
 
     def _park(self, phase: str) -> bool:
         """Stop for a person once nothing is in progress; whether the job is stopping for that reason."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Concatenate, Generic, overload
+from typing import Any, Concatenate, Generic, Literal, overload
 
 from pydantic import ValidationError
 from typing_extensions import ParamSpec, TypeVar
@@ -105,6 +106,28 @@ class Declares(Maps[I, C]):
         decorator: Decorator[I, C] = Decorator(self._declare, Options(**options))
         return decorator if handler is None else decorator(handler)
 
+    def compensate(
+        self,
+        sub_step: Produces[Any],
+        /,
+        *,
+        retry: Retry | int | None = None,
+        timeout: Duration | None = None,
+    ) -> Decorator[I, C]:
+        """Declare how a completed sub-step's effect is undone: `@phase.compensate(charge, retry=5)`.
+
+        Undone are the sub-steps that have completed, the last one first, one at a time, before a job ends in one of the
+        ways that its workflow names with `compensate_on`. The handler may ask for the sub-step's own result, and for
+        others with a default; it has an idempotency key of its own, and writes no context. Raises DefinitionError.
+        """
+        return Decorator(
+            lambda handler, options: self._undo(sub_step, handler, options), Options(retry=retry, timeout=timeout)
+        )
+
+    @abstractmethod
+    def _undo(self, of: Produces[Any], handler: Callable[..., Any], options: Options) -> AnySubStep:
+        """Take a compensation in."""
+
     def sleep(
         self,
         duration: Duration,
@@ -190,18 +213,28 @@ class Phase(Declares[I, C]):
         self.workflow.plan = None
         return sub_step
 
+    def _undo(self, of: Produces[Any], handler: Callable[..., Any], options: Options) -> AnySubStep:
+        return self.workflow._undo(of, handler, options)
+
 
 class Definition(Declares[I, C]):
     """A workflow's shape: everything that deciding and running need to know of it."""
 
     def __init__(
-        self, name: str, input_type: type[I], context_type: type[C], version: str, deadline: Duration | None = None
+        self,
+        name: str,
+        input_type: type[I],
+        context_type: type[C],
+        version: str,
+        deadline: Duration | None = None,
+        compensate_on: Iterable[CompensateOn] = (),
     ) -> None:
         self.name = _named(name, "workflow")
         self.version = version
         self.input_type = input_type
         self.context_type = context_type
         self.deadline_s = None if deadline is None else seconds_of(deadline)
+        self.compensate_on = _ends(compensate_on, name)
         _check_context(context_type, name)
         self.phases: dict[str, Phase[I, C]] = {}
         self.sub_steps: dict[Key, AnySubStep] = {}
@@ -229,6 +262,21 @@ class Definition(Declares[I, C]):
             self.phase(MAIN_PHASE)
         return self.phases[MAIN_PHASE]._declare(handler, options, fan_out)
 
+    def _undo(self, of: Produces[Any], handler: Callable[..., Any], options: Options) -> AnySubStep:
+        undone = self.sub_steps.get(of.key) if isinstance(of, Produces) else None
+        if undone is None or undone is not of:
+            raise DefinitionError(f"compensate() takes a sub-step of {self.name}, not {of!r}")
+        if undone.undo is not None:
+            raise DefinitionError(f"the compensation of {undone.key} is declared twice")
+        undo: AnySubStep = SubStep(handler, undone.phase, undone.name, options)
+        for source in undo.sources:
+            if source.sub_step is not undone and not source.has_default:
+                needed = f"the compensation of {undone.key} needs the result of {source.sub_step.key}"
+                raise DefinitionError(f"{needed}, which may not have completed: give result() a default")
+        undone.undo = undo
+        self.plan = None
+        return undo
+
     def check_edge(self, sub_step: AnySubStep, edge: Produces[Any]) -> None:
         """Raise DefinitionError for an edge from another workflow or from a later phase."""
         order = list(self.phases)
@@ -239,6 +287,17 @@ class Definition(Declares[I, C]):
 
 
 AnyDefinition = Definition[Any, Any]
+
+
+CompensateOn = Literal["failed", "cancelled"]
+"""The ends of a job before which what has completed is undone."""
+
+
+def _ends(given: Iterable[CompensateOn], workflow: str) -> list[CompensateOn]:
+    ends: list[Any] = [given] if isinstance(given, str) else list(given)
+    if unknown := [end for end in ends if end not in ("failed", "cancelled")]:
+        raise DefinitionError(f"workflow {workflow}: compensate_on={unknown} is neither 'failed' nor 'cancelled'")
+    return sorted(set(ends))
 
 
 def _waiting(payload: Any) -> Callable[[], Any]:

@@ -30,6 +30,10 @@ class ValueRefused(SteplogError, ValueError):
         self.problems = problems
 
 
+class ContextReadOnly(SteplogError, TypeError):
+    """A compensation changed the context: it undoes what its sub-step did elsewhere, and writes nothing to be read."""
+
+
 class ItemsRefused(SteplogError, ValueError):
     """What a fan-out is to run over is no list of items with keys of their own."""
 

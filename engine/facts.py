@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from steplog.projections.plan import Key, Place, key_of, place_of
+from steplog.projections.plan import ITEM_MARK, Key, Place, key_of, place_of
 
 ErrorData = dict[str, Any]
 """`{type, message, traceback, retryable}`."""
@@ -24,6 +24,8 @@ class AttemptId(NamedTuple):
     generation: int
     attempt: int
     item: str | None = None
+    undoing: bool = False
+    """Whether it is an attempt of its compensation."""
 
     @property
     def key(self) -> Key:
@@ -31,7 +33,8 @@ class AttemptId(NamedTuple):
 
     @property
     def place(self) -> Place:
-        return place_of(self.phase, self.sub_step, self.item)
+        """What cannot run twice at once."""
+        return place_of(self.phase, self.sub_step, f"{ITEM_MARK}compensation" if self.undoing else self.item)
 
 
 class Listed(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 
 from steplog.engine.definition import AnyDefinition, AnySubStep, Phase
 from steplog.engine.errors import DefinitionError
-from steplog.projections.plan import MapPlan, PhasePlan, Plan, SubStepPlan
+from steplog.projections.plan import CompensatePlan, MapPlan, PhasePlan, Plan, SubStepPlan
 
 
 def plan_of(definition: AnyDefinition) -> Plan:
@@ -23,6 +23,8 @@ def plan_of(definition: AnyDefinition) -> Plan:
         definition.plan = Plan(phases=[_phase_plan(phase) for phase in definition.phases.values()])
         if definition.deadline_s is not None:
             definition.plan["deadline_s"] = definition.deadline_s
+        if definition.compensate_on:
+            definition.plan["compensate_on"] = definition.compensate_on
     return definition.plan
 
 
@@ -56,6 +58,10 @@ def _sub_step_plan(sub_step: AnySubStep) -> SubStepPlan:
         plan["wait"] = options.wait
     if sub_step.fan_out is not None:
         plan["map"] = MapPlan(parallel=sub_step.fan_out.parallel)
+    if sub_step.undo is not None:
+        plan["compensate"] = CompensatePlan(retry=sub_step.undo.options.retry.plan())
+        if sub_step.undo.options.timeout_s is not None:
+            plan["compensate"]["timeout_s"] = sub_step.undo.options.timeout_s
     if options.has_default:
         plan["default"] = options.default
     return plan

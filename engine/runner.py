@@ -30,8 +30,9 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import LogRegressed, OwnershipLost
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.fit import unfit_signals
-from steplog.engine.history import Loaded, position_of, to_store
+from steplog.engine.history import Loaded, position_of
 from steplog.engine.inbox import Entry, Inbox
+from steplog.engine.keeping import StateKeeper
 from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.regression import park_regressed
@@ -41,24 +42,17 @@ from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
-from steplog.eventstore.events import Event, EventData, SubStepFailed, SubStepStarted
+from steplog.eventstore.events import CompensationStarted, Event, EventData, SubStepFailed, SubStepStarted
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
-from steplog.projections.fan_out import items_in
 from steplog.projections.head import head_of
 from steplog.projections.plan import Shape
-from steplog.projections.state import State
+from steplog.projections.state import GOING_ON, State
 
 logger = logging.getLogger("steplog.engine")
 
 _READ_AGAIN_S = 0.2
-
-
-def _log_failure(saving: asyncio.Future[None]) -> None:
-    """A state that was not stored costs time at the next read, nothing else."""
-    if not saving.cancelled() and (error := saving.exception()) is not None:
-        logger.warning("a state was not stored: %s", error)
 
 
 def _give_up(answer: asyncio.Future[Answer]) -> None:
@@ -129,7 +123,7 @@ class Runner:
         self.turn = asyncio.Lock()
         """Whoever has it may append: the loop below, or an attempt whose transaction is to end."""
         self._failure: Exception | None = None
-        self._stored_at = owned.loaded.stored_at
+        self._keeper = StateKeeper(store, settings.store_state_every, owned.loaded.stored_at)
         self._stop_by: float | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._decided_at = ""
@@ -153,7 +147,7 @@ class Runner:
 
     async def _run(self) -> State:
         try:
-            while self.state["status"] == "running":
+            while self.state["status"] in GOING_ON:
                 if self._known_version > self._position.version:
                     async with self.turn:
                         await self._catch_up()
@@ -166,7 +160,7 @@ class Runner:
                 self._cancel_if_due()
                 if decision.unfinished:
                     continue
-                if self.state["status"] == "running" and not self._inbox.entries():
+                if self.state["status"] in GOING_ON and not self._inbox.entries():
                     if self._handing_back_is_due():
                         await self._attempts.close()
                         self._inbox.post(fact.Interrupted("handed back", self._claim.worker_id))
@@ -266,7 +260,7 @@ class Runner:
     def _item(self, decision: Decision) -> Append:
         job_id, end = self.state["job_id"], decision.state
         events = seal(job_id, self._position, decision.events, end["recorded_at"], self._clock)
-        released = end["status"] != "running"
+        released = end["status"] not in GOING_ON
         return Append(job_id, self._position, self._claim, events, head_of(end), release=released)
 
     def _adopt(self, decision: Decision, item: Append) -> None:
@@ -331,18 +325,6 @@ class Runner:
         ):
             self._cancel_by = self._loop.time() + self._settings.grace_s
             self._attempts.cancel_all()
-
-    def _store_state(self) -> None:
-        """Keep the state now and then, off the hot path: reading starts from it. A large one less often, so that all
-        that is written stays in proportion to the log.
-        """
-        events = self._position.version - self._stored_at
-        if events < self._settings.store_state_every or events < items_in(self.state):
-            return
-        self._stored_at = self._position.version
-        stored = to_store(Loaded(self.state, self._position))
-        saving = asyncio.get_running_loop().run_in_executor(None, self._store.save_state, stored)
-        saving.add_done_callback(_log_failure)
 
     # --- append inside a handler's transaction -----------------------------------------------------------------------
 
@@ -429,11 +411,15 @@ class Runner:
         """Do what the events say, now that they are durable; `state` is the one after them, whatever came since."""
         self._asking.forget(recorded)
         self._start(recorded, state)
-        self._store_state()
+        self._keeper.keep(self.state, self._position)
 
     def _start(self, events: Sequence[EventData], state: State) -> None:
         for event in events:
-            if isinstance(event, SubStepStarted):
+            if isinstance(event, CompensationStarted):
+                of = AttemptId(event.phase, event.sub_step, event.generation, event.attempt, undoing=True)
+                plan = self._shape.sub_steps[of.key].get("compensate")
+                self._attempts.start(of, state, plan.get("timeout_s") if plan else None)
+            elif isinstance(event, SubStepStarted):
                 of = _attempt_of(event)
                 self._attempts.start(of, state, self._shape.sub_steps[of.key].get("timeout_s"))
             elif state["deadlines"] and isinstance(event, SubStepFailed):  # its handler may still run

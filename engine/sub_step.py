@@ -50,6 +50,8 @@ class SubStep(Produces[R], Generic[P, Out, R]):
         self.name = name
         self.options = options
         self.fan_out = fan_out
+        self.undo: AnySubStep | None = None
+        """Its compensation: no sub-step of the plan."""
         self.bindings: Bindings = bindings_of(handler, f"{phase}/{name}", of_item=fan_out is not None)
         self.__doc__ = handler.__doc__
         self.__name__ = name

@@ -181,7 +181,9 @@ class JobReopened(EventData):
 class JobParked(EventData):
     """The job stopped and waits for a person."""
 
-    reason: Literal["held interruption", "crash loop", "stuck handler", "context conflict", "log regressed"]
+    reason: Literal[
+        "held interruption", "crash loop", "stuck handler", "context conflict", "log regressed", "compensation failed"
+    ]
     detail: str | None = None
     phase: str | None = None
     sub_step: str | None = None
@@ -412,10 +414,18 @@ class CompensationCompleted(AttemptData):
 
 
 class CompensationFailed(AttemptData):
-    """A compensation failed."""
+    """A compensation failed; it is tried again at `retry_at`, or waits for a person."""
 
     error: JsonObject
     seconds: float
+    retry_at: str | None = None
+
+
+class CompensationInterrupted(AttemptData):
+    """A compensation's outcome is not known: it runs again."""
+
+    cause: Literal["owner died", "handed back", "commit unknown"]
+    worker_id: str
 
 
 def _leaves(root: type[EventData]) -> list[type[EventData]]:

@@ -12,7 +12,20 @@ from steplog.projections.plan import Key, Plan, Shape, SubStepPlan, split_key
 def surprises(plan: Plan) -> list[str]:
     """What is allowed and likely not meant, as sentences."""
     shape = Shape.of(plan)
-    return [*_skipped_with_others(shape), *_signals_taken_once(shape), *_waits_without_end(shape)]
+    return [
+        *_never_undone(plan, shape),
+        *_skipped_with_others(shape),
+        *_signals_taken_once(shape),
+        *_waits_without_end(shape),
+    ]
+
+
+def _never_undone(plan: Plan, shape: Shape) -> Iterator[str]:
+    undone = [key for key, step in shape.sub_steps.items() if "compensate" in step]
+    if undone and not plan.get("compensate_on"):
+        yield f"{', '.join(undone)} have compensations, and nothing says when they run: give compensate_on="
+    if plan.get("compensate_on") and not undone:
+        yield f"compensate_on={plan['compensate_on']} undoes nothing: no sub-step has a compensation"
 
 
 def _skipped_with_others(shape: Shape) -> Iterator[str]:
@@ -75,6 +88,7 @@ def words_of(step: SubStepPlan) -> list[str]:
         f"{attempts} attempts" if attempts > 1 else "",
         f"timeout {step['timeout_s']:g} s" if "timeout_s" in step else "",
         f"deadline {step['deadline_s']:g} s" if "deadline_s" in step else "",
+        "can be undone" if "compensate" in step else "",
         f"interrupted: {step['on_interrupt']}" if step["on_interrupt"] != "retry" else "",
     ]
     return [word for word in found if word]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from steplog.eventstore.clock import later
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
-from steplog.projections import fan_out
+from steplog.projections import fan_out, undoing
 from steplog.projections.context_rules import OPERATOR, write_context, writer_of
 from steplog.projections.plan import Plan
 from steplog.projections.state import State, SubStepState, deadlines_of, dependents_of, new_phases
@@ -58,6 +58,7 @@ def begin(event: Event) -> State:
         refused={},
         writers={name: {OPERATOR: event.version} for name in context},
         signals={},
+        undoing=None,
         last_error=None,
         done=0,
         total=sum(len(phase["sub_steps"]) for phase in data["plan"]["phases"]),
@@ -78,7 +79,7 @@ def _deadline_at(plan: Plan, since: str) -> str | None:
 
 
 def _claimed(state: State, event: Event, data: dict[str, Any]) -> None:
-    state["status"] = "running"
+    state["status"] = "compensating" if state["undoing"] else "running"
     state["worker_id"] = data["worker_id"]
     state["epoch"] = data["epoch"]
     state["wake_at"] = None
@@ -94,6 +95,7 @@ def _requested(what: Literal["pause", "cancel"]) -> Rule:
     def rule(state: State, event: Event, data: dict[str, Any]) -> None:
         state["requested"] = what
         state["requested_by"] = {"by": data["by"], "reason": data.get("reason")}
+        wake(state, event)
 
     return rule
 
@@ -147,6 +149,9 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
     deadlines begin anew: a person has had the job meanwhile.
     """
     _reopened(state, event, data)
+    if state["undoing"]:
+        undoing.resumed(state)
+        return
     state["refused"] = {}
     for plan in state["plan"]["phases"]:
         phase = state["phases"][plan["name"]]

@@ -45,6 +45,13 @@ class MapPlan(TypedDict):
     parallel: int
 
 
+class CompensatePlan(TypedDict):
+    """How a sub-step's effect is undone."""
+
+    retry: RetryPlan
+    timeout_s: NotRequired[float]
+
+
 class SubStepPlan(TypedDict):
     """A sub-step as declared. `after` are edges of order, `needs` edges of data, `defaults` the needs that may fail."""
 
@@ -61,6 +68,7 @@ class SubStepPlan(TypedDict):
     on_interrupt: OnInterrupt
     wait: NotRequired[WaitPlan]
     map: NotRequired[MapPlan]
+    compensate: NotRequired[CompensatePlan]
     default: NotRequired[Any]
     """The result of a wait for a signal that did not come in time; without one, that is a failure."""
 
@@ -80,6 +88,8 @@ class Plan(TypedDict):
     phases: list[PhasePlan]
     deadline_s: NotRequired[float]
     """For the whole job, from its creation or from when a person let it go on."""
+    compensate_on: NotRequired[list[Literal["failed", "cancelled"]]]
+    """The ends before which what has completed is undone."""
 
 
 @dataclass(frozen=True, slots=True)

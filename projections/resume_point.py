@@ -9,6 +9,7 @@ from steplog.projections.fan_out import counts_of, next_item_due
 from steplog.projections.plan import Key, Shape
 from steplog.projections.readiness import open_edges, sub_step_of
 from steplog.projections.state import ENDED, STOPPED, Items, State, SubStepState, current_phase
+from steplog.projections.undoing import to_undo
 
 _BECAUSE = {
     "pending": "its turn",
@@ -28,8 +29,11 @@ def resume_point(state: State) -> dict[str, Any]:
     phase = None if state["status"] in ENDED else current_phase(state)
     run: list[dict[str, Any]] = []
     waiting: list[dict[str, Any]] = []
-    for key in shape.of_phase[phase] if phase else ():
-        _next(state, shape, key, run, waiting)
+    if state["undoing"]:
+        run += [_undo(state, key) for key in to_undo(state, shape)]
+    else:
+        for key in shape.of_phase[phase] if phase else ():
+            _next(state, shape, key, run, waiting)
     return {
         "job_id": state["job_id"],
         "version": state["version"],
@@ -67,6 +71,18 @@ def _next(state: State, shape: Shape, key: Key, run: list[dict[str, Any]], waiti
                 "not_before": sub_step["retry_at"],
             }
         )
+
+
+def _undo(state: State, key: Key) -> dict[str, Any]:
+    """A compensation to come: they stand in the order in which they run."""
+    compensation = sub_step_of(state, key)["compensation"]
+    status = compensation["status"].replace("_", " ") if compensation else "its turn comes"
+    return {
+        "sub_step": key,
+        "attempt": (compensation["attempts"] if compensation else 0) + 1,
+        "because": f"to be undone: {status}",
+        "not_before": compensation["retry_at"] if compensation else None,
+    }
 
 
 def _of_items(key: Key, items: Items) -> dict[str, Any]:

@@ -65,6 +65,8 @@ def _phase(phase: PhaseState, description: str | None, sub_steps: Any) -> dict[s
 def _sub_step(sub_step: SubStepState) -> dict[str, Any]:
     """A fan-out is one sub-step with its items in numbers."""
     shown = _own(sub_step)
+    if sub_step["compensation"] is not None:
+        shown["compensation"] = sub_step["compensation"]
     return shown if sub_step["items"] is None else {**shown, "items": counts_of(sub_step["items"])._asdict()}
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Required, TypedDict
 
 from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
-REDUCER_VERSION = 5
+REDUCER_VERSION = 6
 """Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
 
 JobStatus = Literal[
@@ -25,6 +25,9 @@ SETTLED = frozenset({"completed", "failed", "skipped"})
 
 ENDED = frozenset({"completed", "cancelled"})
 """Job statuses that end the job."""
+
+GOING_ON = frozenset({"running", "compensating"})
+"""Job statuses of one that a worker runs."""
 
 STOPPED = frozenset({"paused", "parked", "failed"})
 """Job statuses that wait for a person."""
@@ -69,7 +72,30 @@ class SubStepState(TypedDict):
     """When it has failed unless it has settled, if it has begun and has a deadline."""
     items: Items | None
     """Those of a fan-out that has been expanded."""
-    compensation: dict[str, Any] | None
+    compensation: CompensationState | None
+    completed_version: int | None
+    """The version at which it completed: what completed last is undone first."""
+
+
+class CompensationState(TypedDict):
+    """How far undoing a sub-step has come."""
+
+    status: Literal["in_progress", "retrying", "interrupted", "failed", "completed"]
+    attempts: int
+    failures: int
+    interruptions: int
+    error: dict[str, Any] | None
+    retry_at: str | None
+    idempotency_key: str
+    seconds: float | None
+
+
+class Undoing(TypedDict):
+    """Why a job is undone, and who asked for it if somebody did."""
+
+    because: Literal["failed", "cancelled"]
+    by: str | None
+    reason: str | None
 
 
 class Items(TypedDict):
@@ -178,6 +204,8 @@ class State(TypedDict):
     writers: dict[str, dict[str, int]]
     """By context field, the version at which each writer (a sub-step's key, or "" for a person) last wrote it."""
     signals: dict[str, list[dict[str, Any]]]
+    undoing: Undoing | None
+    """Set from its first compensation on: whatever comes, the job can only be forked then."""
     last_error: str | None
     done: int
     total: int
@@ -216,6 +244,7 @@ def new_sub_step() -> SubStepState:
         deadline_at=None,
         items=None,
         compensation=None,
+        completed_version=None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from steplog.eventstore.clock import later
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
-from steplog.projections import fan_out
+from steplog.projections import fan_out, undoing
 from steplog.projections.context_rules import write_context, writer_of
 from steplog.projections.plan import key_of_place, place_of
 from steplog.projections.state import SETTLED, PhaseState, State, SubStepState, SubStepStatus, Wait, new_sub_step
@@ -124,6 +124,7 @@ def _of_items_too(rule: Rule) -> Rule:
 def _settled(state: State, event: Event, data: dict[str, Any], status: Any) -> SubStepState:
     sub_step = _moved(state, data, status)
     sub_step["completed_at"] = event.recorded_at
+    sub_step["completed_version"] = event.version if status == "completed" else None
     sub_step["retry_at"] = None
     sub_step["wait"] = None
     wake(state, event)
@@ -331,20 +332,6 @@ def _expanded(state: State, event: Event, data: dict[str, Any]) -> None:
         _begin_to_count(state, event, data, sub_step)
 
 
-def _compensation(status: str) -> Rule:
-    def rule(state: State, event: Event, data: dict[str, Any]) -> None:
-        sub_step = _of(state, data)
-        sub_step["compensation"] = {
-            "status": status,
-            "attempts": data["attempt"],
-            "error": data.get("error"),
-            "idempotency_key": data.get("idempotency_key", (sub_step["compensation"] or {}).get("idempotency_key")),
-        }
-        state["status"] = "compensating"
-
-    return rule
-
-
 def _told_elsewhere(state: State, event: Event, data: dict[str, Any]) -> None:
     """A fact that the history shows and nothing else depends on."""
 
@@ -367,7 +354,8 @@ SUB_STEP_RULES: dict[str, Rule] = {
     "SubStepInherited": _inherited,
     "LateOutcome": _told_elsewhere,
     "SubStepExpanded": _expanded,
-    "CompensationStarted": _compensation("in_progress"),
-    "CompensationCompleted": _compensation("completed"),
-    "CompensationFailed": _compensation("failed"),
+    "CompensationStarted": undoing.started,
+    "CompensationCompleted": undoing.completed,
+    "CompensationFailed": undoing.failed,
+    "CompensationInterrupted": undoing.interrupted,
 }

@@ -338,6 +338,7 @@ _NOTES: dict[str, Callable[[_Spans, SubStepLine, Event], None]] = {
     "SubStepStarted": _Spans.started,
     "CompensationStarted": _Spans.started,
     "SubStepInterrupted": _Spans.interrupted,
+    "CompensationInterrupted": _Spans.interrupted,
     "SubStepRetryScheduled": _Spans.waits,
     "SubStepWaiting": _Spans.waits,
     "SubStepInherited": _Spans.inherited,

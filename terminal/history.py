@@ -272,5 +272,8 @@ _SUMMARIES: dict[str, Callable[[Event], str]] = {
     "ContextChanged": _context,
     "InputChanged": _input,
     "LateOutcome": _late,
+    "CompensationStarted": _started,
+    "CompensationCompleted": _completed,
     "CompensationFailed": _failed,
+    "CompensationInterrupted": _interrupted,
 }

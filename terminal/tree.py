@@ -151,7 +151,7 @@ def _sub_step_row(view: View, shape: Shape, key: Key, twig: str) -> _Row:
         f"{twig}{look.glyph(status)}   {one_line(name)}",
         look.word(status),
         _sub_step_time(view, sub_step),
-        waits_for or _detail(view, key, sub_step, plan),
+        " · ".join(part for part in (waits_for or _detail(view, key, sub_step, plan), _undoing(sub_step)) if part),
     )
 
 
@@ -215,6 +215,18 @@ def _budget(sub_step: SubStepState, plan: SubStepPlan) -> str:
 
 def _attempts(sub_step: SubStepState) -> str:
     return f"attempt {sub_step['attempts']}" if sub_step["attempts"] > 1 else ""
+
+
+def _undoing(sub_step: SubStepState) -> str:
+    """How far undoing it has come."""
+    compensation = sub_step["compensation"]
+    if compensation is None:
+        return ""
+    if compensation["status"] == "completed":
+        return "undone"
+    error = error_line(compensation["error"])
+    status = compensation["status"].replace("_", " ")
+    return f"undoing: {status}, attempt {compensation['attempts']}" + (f": {error}" if error else "")
 
 
 def _items(view: View, sub_step: SubStepState) -> Iterator[str]:

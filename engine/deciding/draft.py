@@ -37,6 +37,8 @@ class Draft:
 
 def in_progress(state: State) -> list[AttemptId]:
     """Every attempt that was started and has no outcome."""
+    if state["undoing"]:
+        return _being_undone(state)
     found: list[AttemptId] = []
     for phase, of_phase in state["phases"].items():
         for name in of_phase["in_progress"]:
@@ -47,6 +49,15 @@ def in_progress(state: State) -> list[AttemptId]:
             else:
                 found += [_item_in_progress(phase, name, key, items["active"][key]) for key in items["in_progress"]]
     return found
+
+
+def _being_undone(state: State) -> list[AttemptId]:
+    return [
+        AttemptId(phase, name, sub_step["generation"], compensation["attempts"], undoing=True)
+        for phase, of_phase in state["phases"].items()
+        for name, sub_step in of_phase["sub_steps"].items()
+        if (compensation := sub_step["compensation"]) and compensation["status"] == "in_progress"
+    ]
 
 
 def _item_in_progress(phase: str, name: str, key: str, item: SubStepState) -> AttemptId:

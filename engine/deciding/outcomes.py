@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from steplog.engine import facts as fact
+from steplog.engine.deciding import undoing
 from steplog.engine.deciding.draft import Draft, attempt_of, error_of, in_progress, names_of, state_of
 from steplog.engine.facts import AttemptId, Fact
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later
 from steplog.eventstore.codec import encode
 from steplog.projections.context_rules import OPERATOR
-from steplog.projections.plan import RetryPlan, key_of_place, split_key
+from steplog.projections.plan import key_of_place, split_key
 from steplog.projections.readiness import sub_step_of
 
 BACK_OFF_S_MAX = 60.0
@@ -25,6 +26,8 @@ def take(draft: Draft, happened: Fact) -> None:
     match happened:
         case fact.Interrupted(cause=cause, worker_id=worker_id):
             _interrupt(draft, cause, worker_id)
+        case _ if happened.of.undoing:
+            undoing.take(draft, happened)
         case _ if not _counts(draft, happened.of):
             _late(draft, happened)
         case fact.Completed():
@@ -107,7 +110,7 @@ def _fail(draft: Draft, of: AttemptId, error: fact.ErrorData, seconds: float, sp
     retry = draft.shape.sub_steps[of.key]["retry"]
     failures, deadline = state_of(draft.state, of)["failures"], sub_step_of(draft.state, of.key)["deadline_at"]
     if error["retryable"] and failures < retry["attempts"]:
-        retry_at = later(draft.now, retry_wait_s(retry, failures, spread))
+        retry_at = later(draft.now, undoing.retry_wait_s(retry, failures, spread))
         if deadline is not None and deadline <= retry_at:
             return
         draft.emit(ev.SubStepRetryScheduled(**names_of(of), attempt=of.attempt + 1, retry_at=retry_at))
@@ -115,6 +118,9 @@ def _fail(draft: Draft, of: AttemptId, error: fact.ErrorData, seconds: float, sp
 
 def _interrupt(draft: Draft, cause: Any, worker_id: str) -> None:
     for of in in_progress(draft.state):
+        if of.undoing:
+            undoing.interrupt(draft, of, cause, worker_id)
+            continue
         retry_at = _back_at(draft, of) if cause == "owner died" else None
         draft.emit(ev.SubStepInterrupted(**attempt_of(of), cause=cause, worker_id=worker_id, retry_at=retry_at))
         if draft.shape.sub_steps[of.key]["on_interrupt"] == "fail" and cause != "cancelled":
@@ -127,9 +133,3 @@ def _back_at(draft: Draft, of: AttemptId) -> str | None:
     """When a sub-step runs again whose owner died: at once the first time, later and later after that."""
     before = state_of(draft.state, of)["interruptions"]
     return later(draft.now, min(2.0 ** (before - 1), BACK_OFF_S_MAX)) if before else None
-
-
-def retry_wait_s(retry: RetryPlan, failures: int, spread: float) -> float:
-    """Seconds between the `failures`-th failure and the next attempt."""
-    exponent = min(failures - 1, 64)
-    return min(retry["wait_s"] * retry["factor"] ** exponent, retry["wait_s_max"]) * (1 + retry["jitter"] * spread)
