@@ -35,6 +35,7 @@ from steplog.engine.inbox import Entry, Inbox
 from steplog.engine.keeping import StateKeeper
 from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
+from steplog.engine.plan import shape_of
 from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
 from steplog.engine.transactional import TransactionalAttempt, append_and_commit
@@ -47,7 +48,6 @@ from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTr
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
-from steplog.projections.plan import Shape
 from steplog.projections.state import GOING_ON, State
 
 logger = logging.getLogger("steplog.engine")
@@ -107,7 +107,7 @@ class Runner:
         self._claim = owned.claim
         self._definition = owned.definition
         self._release_after_s = settings.release_after_s if owned.may_release else None
-        self._shape = Shape.of(owned.loaded.state["plan"])
+        self._shape = shape_of(owned.definition, owned.loaded.state)
         self._input = load_value(owned.loaded.state["input"], owned.definition.input_type)
         self.state: State = owned.loaded.state
         self._position: Position = owned.loaded.position
@@ -160,7 +160,7 @@ class Runner:
                 self._cancel_if_due()
                 if decision.unfinished:
                     continue
-                if self.state["status"] in GOING_ON and not self._inbox.entries():
+                if self.state["status"] in GOING_ON and self._inbox.is_empty:
                     if self._handing_back_is_due():
                         await self._attempts.close()
                         self._inbox.post(fact.Interrupted("handed back", self._claim.worker_id))

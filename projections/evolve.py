@@ -64,9 +64,8 @@ class Evolution:
         self.state = _apply(self.state, event)
 
     def foresee(self, data: EventData, at: str) -> None:
-        """Go on to the state after an event not yet written; its id and hash, which no fold looks at, come later."""
-        version = self.state["version"] + 1
-        self.apply(Event(self.state["job_id"], version, "", data.type(), data.schema_version, at, data.as_data(), ""))
+        """Go on to the state after an event not yet written."""
+        self.apply(foreseen(data, self.state["job_id"], self.state["version"] + 1, at))
 
     def _own(self, event: Event) -> None:
         owned = self._owned
@@ -119,6 +118,11 @@ def _items_of(state: State) -> dict[int, Any]:
     """What a deep copy shares with the state: items are never changed in place."""
     sub_steps = (step for phase in state["phases"].values() for step in phase["sub_steps"].values())
     return {id(step["items"]): step["items"] for step in sub_steps if step["items"] is not None}
+
+
+def foreseen(data: EventData, job_id: str, version: int, at: str) -> Event:
+    """An event not yet written, as folds see it; its id and hash, which none looks at, come later."""
+    return Event(job_id, version, "", data.type(), data.schema_version, at, data.as_data(), "")
 
 
 def _apply(state: State | None, event: Event) -> State:
