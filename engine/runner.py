@@ -40,7 +40,15 @@ from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
-from steplog.eventstore.events import Event, EventData, SubStepData, SubStepFailed, SubStepStarted
+from steplog.eventstore.events import (
+    Event,
+    EventData,
+    PhaseCompleted,
+    PhaseFailed,
+    SubStepData,
+    SubStepFailed,
+    SubStepStarted,
+)
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
@@ -51,6 +59,8 @@ from steplog.projections.state import State
 logger = logging.getLogger("steplog.engine")
 
 _READ_AGAIN_S = 0.2
+_SOONER = 10
+"""Where a phase ended, or a job is taken over, its state is kept after so many times fewer events."""
 
 
 def _log_failure(saving: asyncio.Future[None]) -> None:
@@ -123,6 +133,7 @@ class Runner:
             return await asyncio.to_thread(self._park_regressed)
 
     async def _run(self) -> State:
+        self._store_state(sooner=True)
         try:
             while self.state["status"] == "running":
                 if self._known_version > self._position.version:
@@ -301,9 +312,12 @@ class Runner:
             self._cancel_by = self._loop.time() + self._settings.grace_s
             self._attempts.cancel_all()
 
-    def _store_state(self) -> None:
-        """Keep the state now and then, off the hot path: reading starts from it."""
-        if self._position.version - self._stored_at < self._settings.store_state_every:
+    def _store_state(self, *, sooner: bool) -> None:
+        """Keep the state now and then, off the hot path: reading starts from it. The larger it is the less often."""
+        events = max(self._settings.store_state_every, self.state["total"])
+        if sooner:
+            events //= _SOONER
+        if self._position.version - self._stored_at < events:
             return
         self._stored_at = self._position.version
         stored = to_store(Loaded(self.state, self._position))
@@ -386,7 +400,7 @@ class Runner:
         """Do what the events say, now that they are durable."""
         self._forget_answers(recorded)
         self._start(recorded)
-        self._store_state()
+        self._store_state(sooner=any(isinstance(event, (PhaseCompleted, PhaseFailed)) for event in recorded))
 
     def _start(self, events: Sequence[EventData]) -> None:
         for event in events:

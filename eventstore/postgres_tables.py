@@ -12,7 +12,7 @@ from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobNotFound, StoreError
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_documents import COLUMNS, item_parameters
-from steplog.eventstore.rows import Row
+from steplog.eventstore.rows import Row, as_row
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -133,7 +133,7 @@ order by version limit %s
 
 def rows_after(run: Run, job_id: str, after: int, until: int | None = None, limit: int | None = None) -> list[Row]:
     found = run(_ROWS, [job_id, after, _VERSION_MAX if until is None else until, limit])
-    return [Row(*row) for row in found]
+    return list(map(as_row, found))
 
 
 # --- keys and requests -----------------------------------------------------------------------------------------------

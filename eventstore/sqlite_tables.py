@@ -12,7 +12,7 @@ import orjson
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.errors import DamagedLog, JobNotFound
 from steplog.eventstore.events import NewEvent
-from steplog.eventstore.rows import Row
+from steplog.eventstore.rows import Row, as_row
 from steplog.eventstore.store import Append, Head, HeadColumns, HeadQuery, StoredState, Worker, WorkerIdentity
 from steplog.eventstore.stream import Mark
 
@@ -244,7 +244,7 @@ def rows_after(connection: sqlite3.Connection, job_id: str, after: int, until: i
         " FROM events WHERE job_id = ? AND version > ? AND version <= ? ORDER BY version LIMIT ?",
         (job_id, after, until, limit),
     )
-    return [Row(*row) for row in found]
+    return list(map(as_row, found))
 
 
 def marks_between(connection: sqlite3.Connection, job_id: str, first: int, last: int) -> Mapping[int, Mark]:
