@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from steplog.engine.handle import JobHandle
     from steplog.engine.injection import result, use
     from steplog.engine.policies import Cancelled, Fatal, Retry, Skip
+    from steplog.engine.recorder import Recorder
+    from steplog.engine.serving import arun_worker, run_worker
     from steplog.engine.settings import Settings
     from steplog.engine.step import Job, NoInput, Step
     from steplog.engine.transaction import Transaction
@@ -45,6 +47,7 @@ __all__ = [
     "OwnershipLost",
     "PayloadRefused",
     "PlanMismatch",
+    "Recorder",
     "Retry",
     "Settings",
     "Skip",
@@ -55,8 +58,10 @@ __all__ = [
     "Transaction",
     "Worker",
     "Workflow",
+    "arun_worker",
     "open_store",
     "result",
+    "run_worker",
     "use",
 ]
 
@@ -68,6 +73,8 @@ _HOMES = {
     "JobHandle": "steplog.engine.handle",
     **dict.fromkeys(("result", "use"), "steplog.engine.injection"),
     **dict.fromkeys(("Cancelled", "Fatal", "Retry", "Skip"), "steplog.engine.policies"),
+    "Recorder": "steplog.engine.recorder",
+    **dict.fromkeys(("arun_worker", "run_worker"), "steplog.engine.serving"),
     "Settings": "steplog.engine.settings",
     **dict.fromkeys(("Job", "NoInput", "Step"), "steplog.engine.step"),
     "Transaction": "steplog.engine.transaction",

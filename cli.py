@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import database, integrity, operating, time_travel
+from steplog.commands import about, database, fleet, integrity, operating, seeing, time_travel
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -48,6 +48,8 @@ def explain(error: Exception, console: Console) -> Failure:
         (ConfigError, 2, "mend that file, or go somewhere else: it is read from the current folder"),
         (log.JobNotFound, 3, "see `steplog ls`"),
         (engine.SubStepNotFound, 3, show),
+        (engine.RecordRefused, 4, show),
+        (engine.BatchNotFound, 3, "see `steplog batch ls`"),
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),
         (engine.ModuleFails, 1, "run it again with --debug to see where"),
@@ -135,16 +137,33 @@ def run(
 
 
 @main.command()
-@job_argument
+@click.argument("job", required=False)
+@click.option("--all-stalled", is_flag=True, help="Every job whose worker is gone, one after the other.")
 @click.option("--accept", is_flag=True, help="Where sub-steps disagreed about the context: leave it as it is.")
 @click.option("--watch/--no-watch", default=None, help="Show the job while it runs (default: on a terminal).")
 @operating.by_hand
 @console_of
-def resume(console: Console, /, job: str, watch: bool | None, accept: bool, **said: Any) -> int:
+def resume(
+    console: Console, /, job: str | None, all_stalled: bool, watch: bool | None, accept: bool, **said: Any
+) -> int:
     """Go on with a job whose process is gone, or that waits for a person.
 
     Its workflow is looked for in the modules of --module, STEPLOG_MODULES or steplog.toml, then in steplog's examples.
     """
+    from steplog.engine.fleet import stalled_jobs
+
+    if (job is None) != all_stalled:
+        raise click.UsageError("name a job, or --all-stalled")
+    if job is not None:
+        return _resume(console, job, watch, accept, said)
+    with store_of(console) as store:
+        stalled = [each.head.job_id for each in stalled_jobs(store) if each.next_step == "resume"]
+    console.note(f"{len(stalled)} jobs stand still because their worker is gone")
+    return max((_resume(console, job_id, watch, accept, said) for job_id in stalled), default=0)
+
+
+def _resume(console: Console, job: str, watch: bool | None, accept: bool, said: dict[str, Any]) -> int:
+    """Go on with one job, and report."""
     from steplog.engine import operators
     from steplog.engine.history import load
     from steplog.engine.jobs import resume_blocking
@@ -163,7 +182,7 @@ def resume(console: Console, /, job: str, watch: bool | None, accept: bool, **sa
         return _report(console, store, job_id, watch)
 
 
-for command in operating.COMMANDS:
+for command in (*operating.COMMANDS, *fleet.COMMANDS, *seeing.COMMANDS):
     main.add_command(command)
 
 
@@ -354,39 +373,8 @@ for command in (*database.COMMANDS, integrity.backup):
     db.add_command(command)
 
 
-@main.command()
-@console_of
-def config(console: Console) -> None:
-    """Show each setting and where it comes from."""
-    from dataclasses import asdict
-
-    from steplog.terminal.table import table
-    from steplog.terminal.text import escape, masked
-
-    settings = asdict(config_of(console))
-    settings["database_url"]["value"] = masked(settings["database_url"]["value"])
-    if console.output != "table":
-        console.document(settings)
-        return
-    values = {
-        name: " ".join(given["value"]) if name == "modules" else given["value"] for name, given in settings.items()
-    }
-    rows = [[name, escape(values[name] or "") or "(none)", given["origin"]] for name, given in settings.items()]
-    console.lines(table(["setting", "value", "from"], rows, console.look))
-
-
-@main.command()
-@console_of
-def version(console: Console) -> None:
-    """Show which steplog this is, and what it runs on."""
-    import platform
-    from importlib.metadata import version as installed
-
-    versions = {"steplog": installed("steplog"), "python": platform.python_version()}
-    if console.output == "table":
-        console.lines([f"steplog {versions['steplog']} (Python {versions['python']})"])
-    else:
-        console.document(versions)
+for command in about.COMMANDS:
+    main.add_command(command)
 
 
 # --- what commands share ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from steplog.commands.seeing import note_fleet
 from steplog.commands.sharing import console_of, store_of
 from steplog.terminal.command import Command, log_to_stderr
 from steplog.terminal.console import Console
@@ -108,6 +109,7 @@ def doctor(console: Console, repair: bool) -> None:
 
         if not _report(console, findings()):
             console.note(f"nothing is wrong with {store.url}")
+        note_fleet(console, store)
         if left:
             raise IntegrityFailed(left)
 

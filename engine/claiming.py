@@ -14,7 +14,7 @@ from steplog.eventstore.chain import end_of, seal
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import WrongState
 from steplog.eventstore.events import Event, EventData, JobClaimed
-from steplog.eventstore.store import Claim, Head, Proposal, Store
+from steplog.eventstore.store import Append, Claim, Head, Proposal, Store
 from steplog.projections.evolve import Evolution, fold
 from steplog.projections.head import head_of
 from steplog.projections.plan import Shape
@@ -44,8 +44,22 @@ def claim_job(
     return outcome[0], claim
 
 
+def claim_of(clock: Clock, worker_id: str, loaded: Loaded, epoch: int) -> tuple[Loaded, Append]:
+    """The claim of a job nobody owns, to be stored if its log still ends there: the job under it, and what to append.
+
+    `epoch` is that of its head. Raises WrongState.
+    """
+    claim = Claim(worker_id, epoch + 1, clock.new_id())
+    at = max(clock.now(), loaded.state["recorded_at"])
+    data, state = _taking_over(loaded.state, claim, at, None)
+    events = seal(loaded.state["job_id"], loaded.position, data, at, clock)
+    item = Append(state["job_id"], loaded.position, claim, events, head_of(state))
+    return Loaded(state, end_of(events, loaded.position), loaded.stored_at), item
+
+
 def _taking_over(state: State, claim: Claim, at: str, resume_by: str | None) -> tuple[list[EventData], State]:
-    if state["status"] in ENDED or (state["status"] in STOPPED and resume_by is None) or not is_whole(state):
+    may_run = state["mode"] == "engine" and is_whole(state) and state["status"] not in ENDED
+    if not may_run or (state["status"] in STOPPED and resume_by is None):
         raise WrongState(state["job_id"], state["status"], "run it", allowed_actions(state))
     former = state["worker_id"]
     data: list[EventData] = []

@@ -15,9 +15,12 @@ from steplog.engine import facts as fact
 from steplog.engine.deciding.deadlines import deadlines_of, exceeded, fail_late, job_is_late
 from steplog.engine.deciding.draft import Draft, in_progress
 from steplog.engine.deciding.outcomes import take
+from steplog.engine.deciding.suspects import a_suspect_runs, is_suspect
 from steplog.engine.deciding.waits import begin_wait, end_waits
 from steplog.engine.facts import Fact, Situation
 from steplog.eventstore import events as ev
+from steplog.eventstore.clock import seconds_between
+from steplog.projections.job_rules import WAITS
 from steplog.projections.plan import Key, Shape, key_of, split_key
 from steplog.projections.readiness import blocking_failure, in_order, sub_step_of, unmet_needs
 from steplog.projections.state import SETTLED, State, SubStepState, current_phase
@@ -27,9 +30,6 @@ __all__ = ["Decision", "decide", "idempotency_key", "in_progress", "next_due"]
 WARNINGS_MAX = 100
 """How many tolerated failures a completed job names; the rest it counts."""
 WARNING_CHARS_MAX = 500
-
-SUSPECT_AFTER = 2
-"""Interruptions of a sub-step by its owner's death after which it may be what kills its owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ def decide(state: State, shape: Shape, happened: Iterable[Fact], now: str, situa
     for each in happened:
         take(deciding, each)
     deciding.advance()
+    if situation.release_after_s is not None:
+        deciding.give_back_if_idle(situation.release_after_s)
     return Decision(deciding.events, deciding.state, deciding.questions, deciding.unrecorded)
 
 
@@ -90,6 +92,17 @@ class _Deciding(Draft):
                 self.emit(ev.JobCompleted(warnings=self._warnings()))
             elif self._gives_up_late(phase) or self._park(phase) or not self._advance_phase(phase):
                 return
+
+    def give_back_if_idle(self, release_after_s: float) -> None:
+        """Give the job back where only a time far off, or a signal, moves it: meanwhile it holds nothing."""
+        state, situation = self.state, self.situation
+        if state["status"] != "running" or self.questions or situation.stopping or in_progress(state):
+            return
+        if state["requested"] is not None or situation.occupied:
+            return
+        due = next_due(state, self.now)
+        if due is None or seconds_between(self.now, due) > release_after_s:
+            self.emit(ev.JobReleased(reason=WAITS, wake_at=due))
 
     def _obey(self) -> None:
         """Do what a person asked for once nothing is in progress; until then nothing new starts."""
@@ -207,7 +220,7 @@ class _Deciding(Draft):
         for key in in_order(self.shape, phase, names):
             if len(self.state["phases"][phase]["in_progress"]) >= bound:
                 return
-            if self._is_due(key) and not (self._is_suspect(key) and self._a_suspect_runs(phase)):
+            if self._is_due(key) and self._is_clear(key):
                 self._start(key)
 
     def _begin_waits(self, phase: str, *, restarts_only: bool) -> bool:
@@ -225,12 +238,10 @@ class _Deciding(Draft):
         of_phase = self.state["phases"][phase]
         return name in of_phase["ready"] or name in of_phase["suspended"]
 
-    def _is_suspect(self, key: Key) -> bool:
-        """Whether it may be what kills the process: suspects run one at a time, so that the others are cleared."""
-        return sub_step_of(self.state, key)["interruptions"] >= SUSPECT_AFTER
-
-    def _a_suspect_runs(self, phase: str) -> bool:
-        return any(self._is_suspect(key_of(phase, name)) for name in self.state["phases"][phase]["in_progress"])
+    def _is_clear(self, key: Key) -> bool:
+        """Suspects run one at a time: in the job, and in its worker."""
+        waits = self.situation.suspects_wait or a_suspect_runs(self.state)
+        return not (is_suspect(self.state, key) and waits)
 
     def _is_due(self, key: Key) -> bool:
         sub_step = sub_step_of(self.state, key)

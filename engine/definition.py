@@ -13,6 +13,7 @@ from typing_extensions import ParamSpec, TypeVar
 from steplog.engine.context import Context
 from steplog.engine.errors import DefinitionError
 from steplog.engine.injection import MISSING, Bindings, Produces, bindings_of, refuse_unfilled
+from steplog.engine.limits import Limit
 from steplog.engine.policies import Duration, Retry, Skip, retry_of, seconds_of
 from steplog.engine.step import Job, NoInput, Step
 from steplog.engine.transaction import Transaction
@@ -278,6 +279,9 @@ class Definition(Declares[I, C]):
         _check_context(context_type, name)
         self.phases: dict[str, Phase[I, C]] = {}
         self.sub_steps: dict[Key, AnySubStep] = {}
+        self.limits: list[Limit] = []
+        self.schedules: list[Any] = []
+        """When jobs of it are submitted by themselves: each a Schedule."""
         self.plan: Plan | None = None
         """What `plan_of` has made of it, until more is declared."""
 

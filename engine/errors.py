@@ -77,6 +77,23 @@ class AmbiguousSubStep(SteplogError):
         self.candidates = candidates
 
 
+class RecordRefused(SteplogError, ValueError):
+    """What another engine wants recorded does not fit the job; nothing was appended."""
+
+    def __init__(self, job_id: str, why: str) -> None:
+        super().__init__(f"not recorded into job {job_id}: {why}")
+        self.job_id = job_id
+        self.why = why
+
+
+class BatchNotFound(SteplogError):
+    """No job belongs to that batch."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"no batch {batch_id}")
+        self.batch_id = batch_id
+
+
 class PlanMismatch(SteplogError):
     """The job's recorded plan and the workflow in the code disagree."""
 

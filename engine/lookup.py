@@ -126,6 +126,24 @@ def import_workflow(target: str) -> AnyDefinition:
     return found[0]
 
 
+def workflows_of(targets: Iterable[str]) -> list[AnyDefinition]:
+    """Every workflow that each `MODULE` declares, or the one of `MODULE:WORKFLOW`.
+
+    Raises as `import_workflow` does, and DeclaredTwice where two of them have one name.
+    """
+    found: dict[str, tuple[str, AnyDefinition]] = {}
+    for target in targets:
+        module, _, name = target.partition(":")
+        declared = [import_workflow(target)] if name else list(_declared_in(_imported(module)).values())
+        if not declared:
+            raise WorkflowNotDeclared(module, "", [])
+        for workflow in declared:
+            known_in, known = found.setdefault(workflow.name, (module, workflow))
+            if known is not workflow:
+                raise DeclaredTwice(workflow.name, [known_in, module])
+    return [workflow for _, workflow in found.values()]
+
+
 def find_workflow(name: str, modules: Iterable[str]) -> AnyDefinition:
     """The workflow of that name in the modules, or in steplog's own examples.
 

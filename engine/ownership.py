@@ -14,9 +14,10 @@ def stalled_among(store: Store, heads: Iterable[Head]) -> dict[str, Worker]:
     if not owned:
         return {}
     workers = {worker.identity.worker_id: worker for worker in store.workers()}
-    gone = {worker_id for worker_id in set(owned.values()) & workers.keys() if _is_gone(workers[worker_id])}
+    gone = {worker_id for worker_id in set(owned.values()) & workers.keys() if is_gone(workers[worker_id])}
     return {job_id: workers[worker_id] for job_id, worker_id in owned.items() if worker_id in gone}
 
 
-def _is_gone(worker: Worker) -> bool:
+def is_gone(worker: Worker) -> bool:
+    """Whether the worker has ended, was declared dead, or its process is certainly no more."""
     return worker.state != "alive" or certainly_dead(worker.identity)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import DataMismatch, PlanMismatch
 from steplog.engine.fit import misfits
 from steplog.engine.history import load
+from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.plan import differences, plan_of
 from steplog.engine.runner import Owned, Runner
@@ -43,6 +45,9 @@ class Worker:
         """The signal that asked it to stop."""
         self._stop_by: float | None = None
         self._outbox: Outbox | None = None
+        self.on_stop: list[Callable[[], None]] = []
+        """Called, in any thread, when the worker is told to stop or was declared dead."""
+        self._lane = Lane()
         self._runners: dict[str, tuple[Claim, Runner]] = {}
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="steplog-heartbeat", daemon=True)
@@ -75,9 +80,16 @@ class Worker:
         PlanMismatch, DataMismatch, LogError.
         """
         loaded = load(self.store, job_id)
-        _refuse_other_code(loaded.state, definition)
+        self.refuse_other_code(loaded.state, definition)
         claimed, claim = claim_job(self.store, self.clock, self.worker_id, loaded, resume_by=resume_by)
         return Owned(claimed, claim, definition)
+
+    def refuse_other_code(self, state: State, definition: AnyDefinition) -> None:
+        """Raise PlanMismatch or DataMismatch where the code is not what the job began with."""
+        if found := differences(state["plan"], plan_of(definition)):
+            raise PlanMismatch(state["job_id"], found)
+        if found := misfits(state, definition):
+            raise DataMismatch(state["job_id"], found)
 
     def first_claim(self) -> Claim:
         """The claim of a job that this worker is about to create for itself."""
@@ -105,7 +117,7 @@ class Worker:
 
     def runner(self, owned: Owned) -> Runner:
         """A runner for a job this worker owns, on the running event loop."""
-        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings)
+        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings, self._lane)
         self._runners[owned.loaded.state["job_id"]] = (owned.claim, runner)
         if self._stop_by is not None:
             runner.stop(self._stop_by - time.monotonic())
@@ -126,6 +138,7 @@ class Worker:
         self._stop_by = time.monotonic() + grace_s
         for _, runner in list(self._runners.values()):
             runner.stop(grace_s)
+        self._say_stop()
 
     # --- live --------------------------------------------------------------------------------------------------------
 
@@ -151,10 +164,8 @@ class Worker:
         self.takes_more = False
         for _, runner in list(self._runners.values()):
             runner.lose_from_thread(why)
+        self._say_stop()
 
-
-def _refuse_other_code(state: State, definition: AnyDefinition) -> None:
-    if found := differences(state["plan"], plan_of(definition)):
-        raise PlanMismatch(state["job_id"], found)
-    if found := misfits(state, definition):
-        raise DataMismatch(state["job_id"], found)
+    def _say_stop(self) -> None:
+        for look_up in list(self.on_stop):
+            look_up()

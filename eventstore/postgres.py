@@ -11,14 +11,17 @@ from uuid import uuid4
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from steplog.eventstore import postgres_schedules
 from steplog.eventstore import postgres_schema as schema_of
 from steplog.eventstore import postgres_tables as tables
+from steplog.eventstore import postgres_work as work
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import (
     DamagedLog,
     JobNotFound,
     JobOwned,
     KeyConflict,
+    LogError,
     OutcomeUnknown,
     StoreError,
     WorkerDead,
@@ -34,14 +37,18 @@ from steplog.eventstore.postgres_documents import (
     job_documents,
 )
 from steplog.eventstore.postgres_feed import feed_end, read_feed
+from steplog.eventstore.postgres_hints import Hints
 from steplog.eventstore.postgres_inspection import PostgresInspection
+from steplog.eventstore.postgres_lending import Lending
 from steplog.eventstore.postgres_projected import PostgresProjected
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
 from steplog.eventstore.rows import Row
+from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.store import (
     Answer,
     Append,
+    BatchCount,
     Beat,
     Claim,
     ClaimRule,
@@ -51,9 +58,12 @@ from steplog.eventstore.store import (
     NewJob,
     Proposal,
     Rule,
+    Slots,
     StoredState,
+    Work,
     Worker,
     WorkerIdentity,
+    WorkQuery,
 )
 from steplog.eventstore.stream import read_to, tail_of
 
@@ -100,6 +110,8 @@ class PostgresStore:
             answer_s_max=answer_s_max,
             check=lambda connection: schema_of.check(connection, schema),
         )
+        self._hints = Hints(self._connections, schema)
+        self._lending = Lending(self._connections.own, self._connections.refuse_unless_usable)
         self.url = _masked(dsn)
 
     # --- the store itself --------------------------------------------------------------------------------------------
@@ -112,7 +124,9 @@ class PostgresStore:
         return [migration.title for migration in applied]
 
     def close(self) -> None:
+        self._hints.close()
         self._connections.close()
+        self._lending.close()
 
     def now(self) -> str:
         return str(self._read(_NOW, [])[0][0])
@@ -176,14 +190,14 @@ class PostgresStore:
             proposal = rule(head, _tail(run, head, known))
             if proposal is None and request_id is None:
                 return head.version
-            return _store(run, head, proposal or Proposal([], head.columns), request_id=request_id)
+            proposal = proposal or Proposal([], head.columns)
+            return _store(run, head, proposal, claim=proposal.claim, request_id=request_id)
 
         return self._connections.transaction(locked)
 
     def begin(self, timeout_s: float | None = None) -> PostgresTransaction:
-        connections = self._connections
         return PostgresTransaction(
-            connections.own(), connections.sql, timeout_s=timeout_s, lock_timeout_s=self._lock_timeout_s
+            self._lending, self._connections.sql, timeout_s=timeout_s, lock_timeout_s=self._lock_timeout_s
         )
 
     def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
@@ -205,6 +219,27 @@ class PostgresStore:
 
         return self._connections.transaction(locked)
 
+    def claim_many(self, batch: Sequence[Append], slots: Slots | None = None) -> list[Answer]:
+        return self._connections.transaction(lambda run: work.claim_many(run, batch, slots or {})) if batch else []
+
+    def abandon(self, job_id: str, claim: Claim) -> None:
+        work.abandon(self._read, job_id, claim)
+
+    # --- finding work ------------------------------------------------------------------------------------------------
+
+    def look_for_work(self, query: WorkQuery) -> Work:
+        return work.look(self._read, query)
+
+    def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+        return work.read_heads(self._read, heads) if heads else {}
+
+    def hint(self) -> None:
+        """Sent a moment later where one was sent just before: many jobs submitted one by one wake workers once."""
+        self._hints.send()
+
+    def await_hint(self, timeout_s: float) -> bool:
+        return self._hints.wait(timeout_s)
+
     # --- reading the log ---------------------------------------------------------------------------------------------
 
     def head(self, job_id: str) -> Head:
@@ -212,6 +247,9 @@ class PostgresStore:
 
     def heads(self, query: HeadQuery) -> list[Head]:
         return tables.list_heads(self._read, query)
+
+    def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
+        return work.batches(self._read, batch_id, limit)
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         return tables.job_ids_ending_in(self._read, suffix, limit)
@@ -261,6 +299,17 @@ class PostgresStore:
             yield from page
             after = page[-1].version
 
+    # --- schedules ---------------------------------------------------------------------------------------------------
+
+    def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
+        return postgres_schedules.see(self._read, schedule)
+
+    def schedule_fired(self, workflow: str, name: str, at: str) -> None:
+        postgres_schedules.fired(self._read, workflow, name, at)
+
+    def schedules(self) -> list[ScheduleRow]:
+        return postgres_schedules.list_schedules(self._read)
+
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
@@ -278,6 +327,12 @@ class PostgresStore:
 
     def retire_worker(self, worker_id: str) -> None:
         tables.end_worker(self._read, worker_id, "stopped")
+
+    def owned_counts(self) -> dict[str, int]:
+        return work.owned_counts(self._read)
+
+    def longest_ready(self, limit: int) -> list[Head]:
+        return work.longest_ready(self._read, limit)
 
     def workers(self) -> list[Worker]:
         return tables.list_workers(self._read)

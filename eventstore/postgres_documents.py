@@ -16,7 +16,7 @@ from psycopg.types.json import Json
 
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.events import NewEvent
-from steplog.eventstore.store import Append, Claim, Head, HeadColumns, NewJob
+from steplog.eventstore.store import Append, Claim, Head, HeadColumns, NewJob, SlotWanted
 
 COLUMNS = tuple(field.name for field in fields(HeadColumns))
 _values = attrgetter(*COLUMNS)
@@ -84,6 +84,18 @@ def head_document(
     return _document({"head": row, "events": _events(events), "request_id": request_id})
 
 
+def claim_document(item: Append, slots: Sequence[SlotWanted]) -> dict[str, Any]:
+    """What the database's `claim_jobs` takes of one job."""
+    owner = _owner(item.claim.epoch, item.claim.claim_id, item.claim.worker_id)
+    return {
+        "expected_version": item.expected.version,
+        "expected_hash": item.expected.hash,
+        "head": _head_after(item) | owner,
+        "events": _events(item.events),
+        "slots": [{"name": slot.limit, "slots": slot.slots, "period_s": slot.period_s} for slot in slots],
+    }
+
+
 def _document(value: object) -> Json:
     return Json(value, dumps=_dumps)
 
@@ -108,7 +120,7 @@ def _head(job_id: str, end: Position, columns: HeadColumns) -> dict[str, Any]:
 
 
 def _owner(epoch: int, claim_id: str | None, worker_id: str | None) -> dict[str, Any]:
-    return {"epoch": epoch, "claim_id": claim_id, "worker_id": worker_id}
+    return {"epoch": epoch, "claim_id": claim_id, "worker_id": worker_id or None}
 
 
 def _events(events: Sequence[NewEvent]) -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ where (%(before)s::uuid is null or job_id < %(before)s)
   and (%(key)s::text is null or key = %(key)s)
   and (%(since)s::timestamptz is null or created_at >= %(since)s)
   and (%(failed_sub_step)s::text is null or failed_sub_step = %(failed_sub_step)s)
+  and (%(batch_id)s::text is null or batch_id = %(batch_id)s)
   and (%(tags)s::jsonb is null or tags @> %(tags)s)
 order by job_id desc limit %(limit)s
 """
@@ -75,7 +76,7 @@ def get_head(run: Run, job_id: str) -> Head:
     rows = run(_HEAD, [job_uuid(job_id)])
     if not rows:
         raise JobNotFound(job_id)
-    return _head(rows[0])
+    return head_from(rows[0])
 
 
 def lock_head(run: Run, job_id: str) -> Head:
@@ -95,10 +96,11 @@ def list_heads(run: Run, query: HeadQuery) -> list[Head]:
         "key": query.key,
         "since": query.since,
         "failed_sub_step": query.failed_sub_step,
+        "batch_id": query.batch_id,
         "tags": orjson.dumps(query.tags).decode() if query.tags else None,
         "limit": max(query.limit, 0),
     }
-    return [_head(row) for row in run(_HEADS, wanted)]
+    return [head_from(row) for row in run(_HEADS, wanted)]
 
 
 def job_ids_ending_in(run: Run, suffix: str, limit: int) -> list[str]:
@@ -116,7 +118,8 @@ def job_uuid(job_id: str) -> str:
     raise JobNotFound(job_id)
 
 
-def _head(row: Sequence[Any]) -> Head:
+def head_from(row: Sequence[Any]) -> Head:
+    """A head of its columns, in the order of the statements above."""
     job_id, version, hash, recorded_at, epoch, claim_id, worker_id, *columns = row
     values = dict(zip(COLUMNS, columns, strict=True))
     return Head(job_id, version, hash, recorded_at, HeadColumns(**values), epoch, claim_id, worker_id)

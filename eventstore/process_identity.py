@@ -50,6 +50,11 @@ def certainly_dead(identity: WorkerIdentity) -> bool:
     return stat[_STATE_FIELD] in _GONE_STATES or stat[_START_FIELD] != identity.process_started
 
 
+def own_boot_id() -> str | None:
+    """This machine's present boot, where it can be told."""
+    return _own_place().boot_id
+
+
 def _own_place() -> _Place:
     try:
         boot_id = (_PROC / "sys/kernel/random/boot_id").read_text().strip()

@@ -11,18 +11,21 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 from steplog.eventstore import sqlite_log as log
+from steplog.eventstore import sqlite_schedules
 from steplog.eventstore import sqlite_schema as schema
 from steplog.eventstore import sqlite_tables as tables
-from steplog.eventstore.chain import Position, end_of
+from steplog.eventstore import sqlite_work as work
+from steplog.eventstore.chain import Position
 from steplog.eventstore.clock import Clock, SystemClock
 from steplog.eventstore.errors import (
     DamagedLog,
     JobOwned,
-    KeyConflict,
+    LogError,
     StoreDamaged,
     StoreError,
     StoreMissing,
@@ -33,8 +36,10 @@ from steplog.eventstore.events import Event
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
 from steplog.eventstore.migrations import Migration, known_migrations
 from steplog.eventstore.rows import Row
+from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.sqlite_backup import back_up
 from steplog.eventstore.sqlite_connections import Connections
+from steplog.eventstore.sqlite_creating import create, created_or_why_not, require_alive
 from steplog.eventstore.sqlite_feed import feed_end, read_feed
 from steplog.eventstore.sqlite_inspection import SQLiteInspection
 from steplog.eventstore.sqlite_projected import SQLiteProjected
@@ -42,6 +47,7 @@ from steplog.eventstore.sqlite_transaction import SQLiteTransaction
 from steplog.eventstore.store import (
     Answer,
     Append,
+    BatchCount,
     Beat,
     Claim,
     ClaimRule,
@@ -49,11 +55,14 @@ from steplog.eventstore.store import (
     HeadQuery,
     NewJob,
     Rule,
+    Slots,
     StoredState,
+    Work,
     Worker,
     WorkerIdentity,
+    WorkQuery,
 )
-from steplog.eventstore.stream import read_to
+from steplog.eventstore.stream import logs_of, read_to
 
 PAGE_ROWS = 500
 """How many events one query of `read` fetches; between pages no transaction is open."""
@@ -115,11 +124,11 @@ class SQLiteStore:
 
     def create(self, job: NewJob) -> str:
         with self._writing() as connection:
-            return _create(connection, job)
+            return create(connection, job)
 
     def create_many(self, batch: Sequence[NewJob]) -> list[str | StoreError]:
         with self._writing() as connection:
-            return [_created_or_why_not(connection, job) for job in batch]
+            return [created_or_why_not(connection, job) for job in batch]
 
     def append(self, batch: Sequence[Append]) -> list[Answer]:
         with self._writing() as connection:
@@ -139,6 +148,7 @@ class SQLiteStore:
             proposal = rule(head, log.tail(connection, head, known))
             if proposal:
                 head = replace(head, epoch=max(head.epoch, proposal.epoch))
+                head = log.owned(head, proposal.claim) if proposal.claim else head
                 head = log.store(connection, head, proposal.events, proposal.columns)
             if request_id is not None:
                 tables.insert_request(connection, job_id, request_id, head.version)
@@ -158,13 +168,40 @@ class SQLiteStore:
         """
         with self._writing() as connection:
             head = tables.get_head(connection, job_id)
-            _require_alive(connection, worker_id)
+            require_alive(connection, worker_id)
             if head.worker_id is not None and head.worker_id != worker_id:
                 self._require_dead(connection, head, head.worker_id)
             claim = Claim(worker_id, head.epoch + 1, uuid4().hex)
             proposal = rule(head, log.tail(connection, head, known), claim)
             log.store(connection, log.owned(head, claim), proposal.events, proposal.columns)
             return claim
+
+    def claim_many(self, batch: Sequence[Append], slots: Slots | None = None) -> list[Answer]:
+        if not batch:
+            return []
+        with self._writing() as connection:
+            require_alive(connection, batch[0].claim.worker_id)
+            return work.claim_many(connection, batch, slots or {}, self.now())
+
+    def abandon(self, job_id: str, claim: Claim) -> None:
+        with self._writing() as connection:
+            work.abandon(connection, job_id, claim)
+
+    # --- finding work ------------------------------------------------------------------------------------------------
+
+    def look_for_work(self, query: WorkQuery) -> Work:
+        with self._reading() as connection:
+            return work.look(connection, query, self.now(), partial(self._has_died, connection))
+
+    def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+        return logs_of(heads, lambda head: self._rows(head.job_id, 0, head.version))
+
+    def hint(self) -> None:
+        """Nothing to send: every commit is seen by whoever waits for a hint."""
+
+    def await_hint(self, timeout_s: float) -> bool:
+        self._bring_up_to_date()
+        return self._connections.await_commit(timeout_s)
 
     # --- reading the log ---------------------------------------------------------------------------------------------
 
@@ -175,6 +212,10 @@ class SQLiteStore:
     def heads(self, query: HeadQuery) -> list[Head]:
         with self._reading() as connection:
             return tables.list_heads(connection, query)
+
+    def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
+        with self._reading() as connection:
+            return work.batches(connection, batch_id, limit)
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         with self._reading() as connection:
@@ -219,13 +260,27 @@ class SQLiteStore:
     def projected(self) -> SQLiteProjected:
         return SQLiteProjected(self._reading, self._writing, self.now)
 
+    # --- schedules ---------------------------------------------------------------------------------------------------
+
+    def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
+        with self._writing() as connection:
+            return sqlite_schedules.see(connection, schedule, self.now())
+
+    def schedule_fired(self, workflow: str, name: str, at: str) -> None:
+        with self._writing() as connection:
+            sqlite_schedules.fired(connection, workflow, name, at)
+
+    def schedules(self) -> list[ScheduleRow]:
+        with self._reading() as connection:
+            return sqlite_schedules.list_schedules(connection)
+
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
         """Lock a byte for the worker, then commit its row: nobody sees a living worker whose byte is free."""
         if worker.worker_id in self._bytes:
             with self._reading() as connection:
-                _require_alive(connection, worker.worker_id)
+                require_alive(connection, worker.worker_id)
             return
         locks, byte = self._connections.locks, 0
         try:
@@ -244,7 +299,7 @@ class SQLiteStore:
         if worker_id in self._bytes:
             self._connections.locks.renew(self._bytes[worker_id])
         with self._reading() as connection:
-            _require_alive(connection, worker_id)
+            require_alive(connection, worker_id)
             return Beat(self.now(), tables.jobs_of_worker(connection, worker_id))
 
     def retire_worker(self, worker_id: str) -> None:
@@ -253,6 +308,14 @@ class SQLiteStore:
                 tables.end_worker(connection, worker_id, "stopped", self.now())
         finally:  # a worker that ends where nothing can be written is found dead
             self._free(worker_id)
+
+    def owned_counts(self) -> dict[str, int]:
+        with self._reading() as connection:
+            return work.owned_counts(connection)
+
+    def longest_ready(self, limit: int) -> list[Head]:
+        with self._reading() as connection:
+            return work.longest_ready(connection, limit, self.now())
 
     def workers(self) -> list[Worker]:
         with self._reading() as connection:
@@ -267,6 +330,13 @@ class SQLiteStore:
             where = f"on {owner.identity.host}, pid {owner.identity.pid}"
             raise JobOwned(head.job_id, owner_id, None, where)
         tables.end_worker(connection, owner_id, "dead", self.now())
+
+    def _has_died(self, connection: sqlite3.Connection, worker_id: str) -> bool:
+        """Whether a worker has ended or its byte is free; probed without the one write lock, so it may be taken for
+        living by mistake while another process probes it too, and the claim makes sure of the rest.
+        """
+        owner = tables.find_worker(connection, worker_id)
+        return owner is None or owner.state != "alive" or not self._connections.locks.is_locked(owner.lock_byte)
 
     def _free(self, worker_id: str) -> None:
         byte = self._bytes.pop(worker_id, None)
@@ -347,38 +417,6 @@ class _InFile:
         self._connections.end_own(self._connection)
 
 
-def _created_or_why_not(connection: sqlite3.Connection, job: NewJob) -> str | StoreError:
-    try:
-        return _create(connection, job)
-    except (KeyConflict, WorkerDead) as refused:
-        return refused
-
-
-def _create(connection: sqlite3.Connection, job: NewJob) -> str:
-    key = job.columns.key
-    if key is not None and (holder := tables.holder_of_key(connection, job.columns.workflow, key)):
-        if holder.input_hash != job.input_hash:
-            raise KeyConflict(job.columns.workflow, key, holder.job_id)
-        return holder.job_id
-    if tables.find_head(connection, job.job_id):
-        _require_same(connection, job)
-        return job.job_id
-    if job.claim:
-        _require_alive(connection, job.claim.worker_id)
-    _insert(connection, job)
-    return job.job_id
-
-
-def _insert(connection: sqlite3.Connection, job: NewJob) -> None:
-    end = end_of(job.events, Position())
-    unowned = Head(job.job_id, end.version, end.hash, end.recorded_at, job.columns, job.epoch)
-    tables.insert_head(connection, log.owned(unowned, job.claim))
-    tables.insert_events(connection, job.events)
-    if job.columns.key is not None:
-        holder = tables.KeyHolder(job.job_id, job.input_hash)
-        tables.insert_key(connection, job.columns.workflow, job.columns.key, holder)
-
-
 def _position(connection: sqlite3.Connection, job_id: str, version: int) -> Position:
     if version <= 0:
         return Position()
@@ -388,12 +426,6 @@ def _position(connection: sqlite3.Connection, job_id: str, version: int) -> Posi
     return Position(version, rows[0].hash, rows[0].recorded_at)
 
 
-def _require_same(connection: sqlite3.Connection, job: NewJob) -> None:
-    stored = tables.marks_between(connection, job.job_id, 1, len(job.events))
-    if [event.event_id for event in job.events] != [stored[version].event_id for version in sorted(stored)]:
-        raise StoreError(f"job {job.job_id} exists already, with other events")
-
-
 def _byte_for(connection: sqlite3.Connection, worker: WorkerIdentity, at: str) -> int:
     row = tables.find_worker(connection, worker.worker_id)
     if row is None:
@@ -401,9 +433,3 @@ def _byte_for(connection: sqlite3.Connection, worker: WorkerIdentity, at: str) -
     if row.state != "alive" or row.identity != worker:
         raise WorkerDead(worker.worker_id)
     return row.lock_byte
-
-
-def _require_alive(connection: sqlite3.Connection, worker_id: str) -> None:
-    worker = tables.find_worker(connection, worker_id)
-    if worker is None or worker.state != "alive":
-        raise WorkerDead(worker_id)

@@ -24,6 +24,9 @@ CHECKPOINT_BYTE = 0
 ROLE_RETRY_WRITES = 64
 """After how many writes a process without the checkpointer's role asks for it again."""
 
+LOOK_UP_S = 0.1
+"""How often whoever waits for a commit of others looks at the file."""
+
 _log = logging.getLogger("steplog.eventstore.sqlite")
 _log.addHandler(logging.NullHandler())
 
@@ -46,6 +49,9 @@ class Connections:
         self._commit_failed = False
         self.flushed = False
         """Whether the present writer has made a commit that changed something: all before it is on the disk too."""
+        self._watching = threading.Lock()
+        self._watcher: sqlite3.Connection | None = None
+        self._seen_commits: int | None = None
         self._file_key: FileKey | None = None
         self._opening = threading.Lock()
         self._closed = False
@@ -98,6 +104,28 @@ class Connections:
             self._commit(connection)
             self.flushed = self.flushed or connection.total_changes > changes
 
+    def await_commit(self, timeout_s: float) -> bool:
+        """Wait until some connection has committed, or for so long; whether one has. The file is only read."""
+        give_up_at = time.monotonic() + timeout_s
+        with self._watching:
+            while not self._closed:
+                seen, self._seen_commits = self._seen_commits, self._data_version()
+                if seen not in (None, self._seen_commits):
+                    return True
+                left_s = give_up_at - time.monotonic()
+                if left_s <= 0:
+                    return False
+                time.sleep(min(left_s, LOOK_UP_S))
+        return False
+
+    def _data_version(self) -> int:
+        """A number that changes with every commit of others than the one connection that asks for it."""
+        self._check_usable()
+        if self._watcher is None:
+            self._watcher = self._open_reader()
+        with translated():
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+
     def begin_own(self) -> sqlite3.Connection:
         """A connection of the caller's own, in a transaction; until `end_own` nobody else of this process writes.
 
@@ -145,6 +173,10 @@ class Connections:
         with self._writer_lock:
             self._drop_writer()
         self._close_idle()
+        with self._watching:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
         with self._opening:
             if self._file_key is not None:
                 forget(self._file_key)

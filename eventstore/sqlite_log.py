@@ -50,7 +50,7 @@ def owned(head: Head, claim: Claim | None) -> Head:
     """The head under a claim, or without an owner; an epoch never falls."""
     if claim is None:
         return replace(head, claim_id=None, worker_id=None)
-    return replace(head, epoch=claim.epoch, claim_id=claim.claim_id, worker_id=claim.worker_id)
+    return replace(head, epoch=claim.epoch, claim_id=claim.claim_id, worker_id=claim.worker_id or None)
 
 
 def tail(connection: sqlite3.Connection, head: Head, known: Position) -> list[Event]:

@@ -35,6 +35,7 @@ WHERE (:before IS NULL OR job_id < :before)
   AND (:key IS NULL OR key = :key)
   AND (:since IS NULL OR created_at >= :since)
   AND (:failed_sub_step IS NULL OR failed_sub_step = :failed_sub_step)
+  AND (:batch_id IS NULL OR batch_id = :batch_id)
   AND NOT EXISTS (
       SELECT 1 FROM json_each(:tags) AS wanted
       WHERE NOT EXISTS (
@@ -118,6 +119,7 @@ def list_heads(connection: sqlite3.Connection, query: HeadQuery) -> list[Head]:
         "key": query.key,
         "since": query.since,
         "failed_sub_step": query.failed_sub_step,
+        "batch_id": query.batch_id,
         "tags": _json(query.tags),
         "limit": max(query.limit, 0),
     }

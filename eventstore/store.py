@@ -6,69 +6,27 @@ Stores are blocking. Every method may be called from any thread. No driver's exc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import StoreError
+from steplog.eventstore.errors import LogError, StoreError
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
+from steplog.eventstore.heads import BatchCount as BatchCount
+from steplog.eventstore.heads import Claim as Claim
+from steplog.eventstore.heads import Head as Head
+from steplog.eventstore.heads import HeadColumns as HeadColumns
+from steplog.eventstore.heads import HeadQuery as HeadQuery
+from steplog.eventstore.heads import Work as Work
+from steplog.eventstore.heads import WorkQuery as WorkQuery
 from steplog.eventstore.inspection import Inspection
 from steplog.eventstore.inspection import StoredState as StoredState
 from steplog.eventstore.projected import Projected
+from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.transaction import Rows
-
-
-@dataclass(frozen=True, slots=True)
-class HeadColumns:
-    """What lists filter on: a pure function of the folded state, written by every append together with the version."""
-
-    workflow: str
-    status: str
-    created_at: str
-    updated_at: str
-    mode: str = "engine"
-    phase: str | None = None
-    last_error: str | None = None
-    failed_sub_step: str | None = None
-    wake_at: str | None = None
-    """When a worker should look at the job; None where nothing is due: it is ended, or waits for a person."""
-    ended_at: str | None = None
-    done: int = 0
-    total: int = 0
-    key: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    priority: int = 0
-    batch_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The fence of one ownership: both epoch and claim id are compared on every append of the owner."""
-
-    worker_id: str
-    epoch: int
-    claim_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A job's row: where its log ends, what lists show, and who owns it."""
-
-    job_id: str
-    version: int
-    hash: str
-    recorded_at: str
-    columns: HeadColumns
-    epoch: int = 0
-    claim_id: str | None = None
-    worker_id: str | None = None
-
-    @property
-    def position(self) -> Position:
-        return Position(self.version, self.hash, self.recorded_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +68,8 @@ class Code(StrEnum):
     REGRESSED = "regressed"
     """The log is behind what was acknowledged: it went backwards."""
     MISSING = "missing"
+    LIMITED = "limited"
+    """Only of a claim: a limit of the fleet is used up for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +79,19 @@ class Answer:
     job_id: str
     code: Code
     version: int
+    limit: str | None = None
+    """The limit that is used up, where the code is LIMITED."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotWanted:
+    """A slot that a claim takes of a limit of the fleet, or is not made."""
+
+    limit: str
+    """The limit's name, of the workflow or of one key in it."""
+    slots: int
+    period_s: float | None = None
+    """How long a slot of a rate is used up; None for a concurrency limit, whose slot is held while the job is owned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +102,12 @@ class Proposal:
     columns: HeadColumns
     epoch: int = 0
     """How many claims the events tell of, where they come from elsewhere; the head's epoch never falls."""
+    claim: Claim | None = None
+    """A recorder's claim that the events begin with: it fences every one before it."""
 
+
+Slots = Mapping[str, Sequence[SlotWanted]]
+"""By job, what its claim takes."""
 
 Rule = Callable[[Head, Sequence[Event]], Proposal | None]
 """From the locked head and the events since the version the caller knows, what to append; None appends nothing.
@@ -169,22 +147,6 @@ class Beat:
     now: str
     jobs: dict[str, tuple[int, int]]
     """Version and epoch by job id, of the jobs that this worker owns by the store's account."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeadQuery:
-    """Which jobs a list shows, newest first."""
-
-    workflow: str | None = None
-    status: str | None = None
-    phase: str | None = None
-    key: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    since: str | None = None
-    failed_sub_step: str | None = None
-    before: str | None = None
-    """Only jobs created before this one (a job id, itself left out): the page's cursor."""
-    limit: int = 50
 
 
 class StoreTransaction(Protocol):
@@ -310,12 +272,43 @@ class Store(Protocol):
         """
         ...
 
+    def look_for_work(self, query: WorkQuery) -> Work:
+        """What a worker could claim now. What it costs does not grow with the jobs that have ended, or that sleep."""
+        ...
+
+    def claim_many(self, batch: Sequence[Append], slots: Slots | None = None) -> list[Answer]:
+        """Make one worker the owner of jobs nobody owns, each if its log still ends where the worker believes.
+
+        A job for which `slots` names slots takes one of each limit, or answers `limited` and which is used up.
+
+        The items' claims are the new ones, their events begin with JobClaimed. Answers come in the order of the batch:
+        `stored`, or why the job is not claimed; it waits for no head that is locked. Raises WorkerDead if the worker
+        is no longer alive, OutcomeUnknown as `append` does.
+        """
+        ...
+
+    def abandon(self, job_id: str, claim: Claim) -> None:
+        """Leave a job without an owner, if that claim still holds it: whoever finds it takes it over."""
+        ...
+
+    def hint(self) -> None:
+        """Say to workers that wait that there may be work; it may get lost, and nobody must rely on it."""
+        ...
+
+    def await_hint(self, timeout_s: float) -> bool:
+        """Wait in this thread until somebody hints at work, or for so long; whether somebody did."""
+        ...
+
     def head(self, job_id: str) -> Head:
         """The job's row. Raises JobNotFound."""
         ...
 
     def heads(self, query: HeadQuery) -> list[Head]:
         """Rows of the jobs that match, newest first."""
+        ...
+
+    def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
+        """How far that batch is, or each of the newest batches."""
         ...
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
@@ -345,6 +338,13 @@ class Store(Protocol):
         """The cursor behind everything that is stored by now."""
         ...
 
+    def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+        """The whole logs of several jobs, each up to its head as it was seen, or why one cannot be read.
+
+        For short logs: all of them are in memory at once.
+        """
+        ...
+
     def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
         """The latest stored state of that reducer, at most at version `until`."""
         ...
@@ -363,6 +363,18 @@ class Store(Protocol):
         """What the store keeps of projections."""
         ...
 
+    def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
+        """Keep a schedule as a worker has it, and say since when it is known and how far it has fired."""
+        ...
+
+    def schedule_fired(self, workflow: str, name: str, at: str) -> None:
+        """Remember that it has fired for that time, unless it has for a later one."""
+        ...
+
+    def schedules(self) -> list[ScheduleRow]:
+        """Every schedule known, by workflow and name."""
+        ...
+
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
         """Make a worker known as alive, before it claims anything."""
         ...
@@ -373,6 +385,14 @@ class Store(Protocol):
 
     def retire_worker(self, worker_id: str) -> None:
         """The worker ends in order; jobs it still owns may be taken at once."""
+        ...
+
+    def owned_counts(self) -> dict[str, int]:
+        """By worker, how many jobs it owns; those that own none are left out."""
+        ...
+
+    def longest_ready(self, limit: int) -> list[Head]:
+        """Jobs nobody owns that are due, of any workflow, those first that have waited longest."""
         ...
 
     def workers(self) -> list[Worker]:

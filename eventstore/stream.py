@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import DamagedLog
+from steplog.eventstore.errors import DamagedLog, LogError
 from steplog.eventstore.events import Event
 from steplog.eventstore.rows import Row, read_rows
-from steplog.eventstore.store import Append, Code, Head
+from steplog.eventstore.store import Append, BatchCount, Code, Head
 
 
 class Mark(NamedTuple):
@@ -78,6 +78,38 @@ def position_of(event: Event) -> Position:
 def tail_of(head: Head, rows: Iterable[Row], known: Position) -> list[Event]:
     """Everything in the log behind `known`, up to its locked head."""
     return list(read_to(head.job_id, rows, known, head.version, head.hash))
+
+
+def judge_claim(item: Append, head: Head, marks: Callable[[], Mapping[int, Mark]]) -> Code:
+    """What a claim of a job nobody owns comes to: STORED as `judge` says it."""
+    expected = item.expected
+    if head.version == expected.version and head.hash == expected.hash and head.worker_id is None:
+        return Code.STORED
+    stored = marks() if head.version > expected.version else {}
+    if stored and all(_is_stored(event.version, event.event_id, stored) for event in item.events):
+        return Code.STORED
+    return Code.CONFLICT
+
+
+def batch_counts(rows: Iterable[Sequence[Any]]) -> list[BatchCount]:
+    """Rows of batch, when its first job with that status was created, status, and how many have it; newest first."""
+    counted: dict[str, BatchCount] = {}
+    for batch_id, created_at, status, jobs in rows:
+        known = counted.setdefault(batch_id, BatchCount(batch_id, created_at, {}))
+        statuses = {**known.statuses, status: known.statuses.get(status, 0) + jobs}
+        counted[batch_id] = BatchCount(batch_id, min(created_at, known.created_at), statuses)
+    return sorted(counted.values(), key=lambda batch: batch.batch_id, reverse=True)
+
+
+def logs_of(heads: Sequence[Head], rows_of: Callable[[Head], Iterable[Row]]) -> dict[str, list[Event] | LogError]:
+    """The checked log of each head, from its rows, or why it cannot be read."""
+    logs: dict[str, list[Event] | LogError] = {}
+    for head in heads:
+        try:
+            logs[head.job_id] = list(read_to(head.job_id, rows_of(head), Position(), head.version, head.hash))
+        except LogError as error:
+            logs[head.job_id] = error
+    return logs
 
 
 def _is_stored(version: int, event_id: str, stored: Mapping[int, Mark]) -> bool:

@@ -30,9 +30,9 @@ def head_of(state: State) -> HeadColumns:
 
 
 def _wake_at(state: State) -> str | None:
-    """Constant while a job runs, so that its head's updates touch no index."""
+    """Constant while a job runs, so that its head's updates touch no index; one that runs nowhere is due at once."""
     if state["mode"] == "recorded" or not is_whole(state):
         return None
-    if state["status"] == "queued":
+    if state["status"] in ("queued", "running", "compensating"):
         return state["wake_at"] or state["created_at"]
     return state["wake_at"] if state["status"] == "waiting" else None

@@ -15,6 +15,9 @@ from steplog.projections.sub_step_rules import status_changes, wake
 
 Rule = Callable[[State, Event, dict[str, Any]], None]
 
+WAITS = "waits"
+"""The reason of a JobReleased where all that is left to do waits for a time or a signal."""
+
 
 def begin(event: Event) -> State:
     """The state after a log's first event. Raises DamagedLog where that is none."""
@@ -82,7 +85,7 @@ def _claimed(state: State, event: Event, data: dict[str, Any]) -> None:
 
 def _released(state: State, event: Event, data: dict[str, Any]) -> None:
     state["wake_at"] = data.get("wake_at")
-    state["status"] = "waiting" if state["wake_at"] else "queued"
+    state["status"] = "waiting" if state["wake_at"] or data["reason"] == WAITS else "queued"
     state["worker_id"] = None
 
 
@@ -133,6 +136,8 @@ def _reopened(state: State, event: Event, data: dict[str, Any]) -> None:
     state["warnings"] = []
     state["requested"] = state["requested_by"] = None
     state["ended_at"] = None
+    if state["epoch"]:
+        state["wake_at"] = None
     state["deadline_at"] = _deadline_at(state["plan"], event.recorded_at)
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import click
 
 from steplog.eventstore.store import HeadQuery, Store
 from steplog.terminal.reading import version_at
-from steplog.terminal.times import instant_of
+from steplog.terminal.times import instant_of, moment_of
 
 _PARAMETER = re.compile(r"([^:=]+)(:?=)(.*)", re.DOTALL)
 
@@ -62,6 +63,14 @@ def read_version(store: Store, job_id: str, at: str, option: str = "--at") -> in
     if not 1 <= given <= last:
         raise click.BadParameter(f"{at} is none of the job's versions 1 to {last}", param_hint=f"'{option}'")
     return given
+
+
+def read_moment(text: str, now: str, option: str) -> datetime:
+    """The time to come that was named."""
+    try:
+        return datetime.fromisoformat(moment_of(text, now))
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(str(error), param_hint=f"'{option}'") from None
 
 
 def _instant(text: str, now: str, option: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Protocol
@@ -13,7 +14,7 @@ from steplog.eventstore.errors import StoreError
 from steplog.eventstore.events import Event
 from steplog.eventstore.store import Store
 from steplog.projections.evolve import evolve
-from steplog.projections.state import State
+from steplog.projections.state import ENDED, STOPPED, State
 from steplog.terminal.console import Console
 from steplog.terminal.history import HistoryLines
 from steplog.terminal.look import Look
@@ -96,6 +97,16 @@ class EventLog:
 
     def instant(self, now: str) -> None:
         """Nothing to do: no line depends on the time."""
+
+
+def until_it_stops(store: Store, job_id: str, timeout_s: float | None) -> bool:
+    """Wait until the job has ended or waits for a person; False where that takes longer."""
+    give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
+    while store.head(job_id).columns.status not in ENDED | STOPPED:
+        if give_up_at is not None and time.monotonic() >= give_up_at:
+            return False
+        time.sleep(POLL_S)
+    return True
 
 
 def watches(console: Console, wanted: bool | None) -> bool:

@@ -38,6 +38,12 @@ def relative(instant: str, now: str) -> str:
     return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
 
 
+def moment_of(text: str, now: str) -> str:
+    """The instant to come that a person named: `in 2h`, or as `instant_of` takes it. Raises ValueError."""
+    ahead = _DURATION.fullmatch(text.strip().removeprefix("in ").strip())
+    return later(now, float(ahead[1]) * _UNITS[ahead[2]]) if ahead else instant_of(text, now)
+
+
 def instant_of(text: str, now: str) -> str:
     """The instant that a person named: `2h` ago, an ISO 8601 time (local unless it has a zone). Raises ValueError."""
     ago = _DURATION.fullmatch(text.strip().removesuffix("ago").rstrip())

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
 import orjson
@@ -18,15 +19,15 @@ import orjson
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import Clock
-from steplog.eventstore.errors import DamagedLog, FeedMoved, JobNotFound, JobOwned, KeyConflict, StoreError, WorkerDead
+from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, LogError, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
-from steplog.eventstore.inspection import PAGE_JOBS, Inspection, Key
-from steplog.eventstore.rows import Row
+from steplog.eventstore.inspection import Inspection
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
 from steplog.eventstore.store import (
     Answer,
     Append,
+    BatchCount,
     Beat,
     Claim,
     ClaimRule,
@@ -36,27 +37,23 @@ from steplog.eventstore.store import (
     HeadQuery,
     NewJob,
     Rule,
+    Slots,
+    SlotWanted,
     StoredState,
+    Work,
     Worker,
     WorkerIdentity,
+    WorkQuery,
 )
-from steplog.eventstore.stream import Mark, judge, read_to, tail_of
+from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, logs_of, read_to, tail_of
 from steplog.testing.clock import VirtualClock
+from steplog.testing.memory_log import InspectionInMemory, JobInMemory, due_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
+from steplog.testing.memory_schedules import SchedulesInMemory
+from steplog.testing.memory_slots import SlotsInMemory
 
 
-@dataclass(slots=True)
-class _Job:
-    head: Head
-    rows: list[Row] = field(default_factory=list)
-    requests: dict[str, int] = field(default_factory=dict)
-    states: dict[tuple[int, int], tuple[Position, bytes]] = field(default_factory=dict)
-    """By reducer version and version; as bytes, so that nobody holds a reference into the store."""
-    held: bool = False
-    """Whether a transaction that has appended is still open: everybody else waits for its end."""
-
-
-class MemoryStore:
+class MemoryStore(SchedulesInMemory):
     """A store that lives as long as the object."""
 
     url = "memory:"
@@ -64,12 +61,15 @@ class MemoryStore:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or VirtualClock()
-        self._jobs: dict[str, _Job] = {}
+        super().__init__(self.clock.now)
+        self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
         self.projected = ProjectedInMemory(self._versions)
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
+        self._hints = 0
+        self._slots = SlotsInMemory()
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
         self._database = open_in_memory()
@@ -115,10 +115,10 @@ class MemoryStore:
             if job.job_id in self._jobs:
                 self._require_same(job)
                 return job.job_id
-            if job.claim:
+            if job.claim and job.claim.worker_id:
                 self._require_alive(job.claim.worker_id)
             unowned = Head(job.job_id, 0, "", "", job.columns, job.epoch)
-            self._jobs[job.job_id] = created = _Job(_owned(unowned, job.claim))
+            self._jobs[job.job_id] = created = JobInMemory(owned(unowned, job.claim))
             self._store(created, created.head, job.events, job.columns)
             if job.columns.key is not None:
                 self._keys[name] = (job.job_id, job.input_hash)
@@ -152,6 +152,7 @@ class MemoryStore:
             proposal = rule(job.head, tail_of(job.head, job.rows[known.version :], known))
             if proposal:
                 head = replace(job.head, epoch=max(job.head.epoch, proposal.epoch))
+                head = owned(head, proposal.claim) if proposal.claim else head
                 self._store(job, head, proposal.events, proposal.columns)
             if request_id is not None:
                 job.requests[request_id] = job.head.version
@@ -173,8 +174,48 @@ class MemoryStore:
             proposal = rule(job.head, tail_of(job.head, job.rows[known.version :], known), claim)
             if owner_id is not None and owner_id != worker_id:
                 self._end(owner_id, "dead")
-            self._store(job, _owned(job.head, claim), proposal.events, proposal.columns)
+            self._store(job, owned(job.head, claim), proposal.events, proposal.columns)
             return claim
+
+    def claim_many(self, batch: Sequence[Append], slots: Slots | None = None) -> list[Answer]:
+        with self._lock:
+            for worker_id in {item.claim.worker_id for item in batch}:
+                self._require_alive(worker_id)
+            return [self._claim(item, (slots or {}).get(item.job_id, ())) for item in batch]
+
+    def abandon(self, job_id: str, claim: Claim) -> None:
+        with self._lock:
+            job = self._job(job_id)
+            if (job.head.epoch, job.head.claim_id) == (claim.epoch, claim.claim_id):
+                job.head = owned(job.head, None)
+
+    # --- finding work ------------------------------------------------------------------------------------------------
+
+    def look_for_work(self, query: WorkQuery) -> Work:
+        with self._lock:
+            now, heads = self.now(), [job.head for job in self._jobs.values()]
+            wanted = [head for head in heads if head.columns.workflow in query.workflows]
+            free = [head for head in wanted if head.worker_id is None and head.columns.wake_at is not None]
+            late = [head.columns.wake_at for head in free if head.columns.wake_at and head.columns.wake_at > now]
+            fresh = [head for head in wanted if query.refused.get(head.job_id) != head.version]
+            left = [head for head in fresh if head.worker_id is not None and not self._lives(head.worker_id)]
+            return Work(now, due_of(query, free, now), left[: query.limit], min(late, default=None))
+
+    def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
+        with self._lock:
+            rows = {head.job_id: self._job(head.job_id).rows[: head.version] for head in heads}
+        return logs_of(heads, lambda head: rows[head.job_id])
+
+    def hint(self) -> None:
+        with self._lock:
+            self._hints += 1
+            self._let_go.notify_all()
+
+    def await_hint(self, timeout_s: float) -> bool:
+        """In real time: the virtual clock stands still for a thread that waits."""
+        with self._lock:
+            hints = self._hints
+            return self._let_go.wait_for(lambda: self._hints > hints, timeout_s)
 
     def begin(self, timeout_s: float | None = None) -> SQLiteTransaction:
         self._database_turn.acquire()
@@ -189,8 +230,14 @@ class MemoryStore:
 
     def heads(self, query: HeadQuery) -> list[Head]:
         with self._lock:
-            found = [job.head for _, job in sorted(self._jobs.items(), reverse=True) if _matches(job.head, query)]
+            found = [job.head for _, job in sorted(self._jobs.items(), reverse=True) if matches(job.head, query)]
             return found[: max(query.limit, 0)]
+
+    def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
+        with self._lock:
+            heads = [job.head.columns for job in self._jobs.values()]
+            found = [head for head in heads if head.batch_id is not None and batch_id in (None, head.batch_id)]
+            return batch_counts((head.batch_id, head.created_at, head.status, 1) for head in found)[: max(limit, 0)]
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         with self._lock:
@@ -208,7 +255,7 @@ class MemoryStore:
         end = head.version if until is None else min(until, head.version)
         if after >= end:
             return
-        start = _position(job_id, rows, after)
+        start = position_at(job_id, rows, after)
         wanted = [row for row in rows if after < row.version <= end]
         yield from read_to(job_id, wanted, start, end, head.hash if end == head.version else None)
 
@@ -245,7 +292,7 @@ class MemoryStore:
 
     @property
     def inspection(self) -> Inspection:
-        return _InspectionInMemory(self)
+        return InspectionInMemory(self._jobs, self._keys)
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -266,6 +313,16 @@ class MemoryStore:
         with self._lock:
             self._end(worker_id, "stopped")
 
+    def owned_counts(self) -> dict[str, int]:
+        with self._lock:
+            return dict(Counter(job.head.worker_id for job in self._jobs.values() if job.head.worker_id is not None))
+
+    def longest_ready(self, limit: int) -> list[Head]:
+        with self._lock:
+            free = [job.head for job in self._jobs.values() if job.head.worker_id is None]
+            due = [head for head in free if head.columns.wake_at and head.columns.wake_at <= self.now()]
+            return sorted(due, key=lambda head: head.columns.wake_at or "")[: max(limit, 0)]
+
     def workers(self) -> list[Worker]:
         with self._lock:
             return list(reversed(self._workers.values()))
@@ -276,10 +333,13 @@ class MemoryStore:
 
     # --- inside the lock ---------------------------------------------------------------------------------------------
 
-    def _job(self, job_id: str) -> _Job:
+    def _job(self, job_id: str) -> JobInMemory:
         if job_id not in self._jobs:
             raise JobNotFound(job_id)
         return self._jobs[job_id]
+
+    def _is_owned(self, job_id: str) -> bool:
+        return self._job(job_id).head.worker_id is not None
 
     def _await_head(self, job_id: str) -> None:
         self._let_go.wait_for(lambda: job_id not in self._jobs or not self._jobs[job_id].held)
@@ -293,17 +353,33 @@ class MemoryStore:
         head = job.head
         code = self._judged(job, item)
         if code is Code.STORED and head.version == item.expected.version:
-            self._store(job, _owned(head, None) if item.release else head, item.events, item.columns)
+            self._store(job, owned(head, None) if item.release else head, item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
 
-    def _judged(self, job: _Job, item: Append) -> Code:
+    def _claim(self, item: Append, slots: Sequence[SlotWanted]) -> Answer:
+        if item.job_id not in self._jobs:
+            return Answer(item.job_id, Code.MISSING, 0)
+        job = self._jobs[item.job_id]
+        if job.held:
+            return Answer(item.job_id, Code.BUSY, job.head.version)
+        first = item.expected.version
+        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
+        code = judge_claim(item, job.head, lambda: marks)
+        if code is Code.STORED and job.head.version == first:
+            for wanted in slots:
+                if not self._slots.take(wanted, item.job_id, self.now(), self._is_owned):
+                    return Answer(item.job_id, Code.LIMITED, first, wanted.limit)
+            self._store(job, owned(job.head, item.claim), item.events, item.columns)
+        return Answer(item.job_id, code, job.head.version)
+
+    def _judged(self, job: JobInMemory, item: Append) -> Code:
         first = item.expected.version
         marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
         return judge(item, job.head, lambda: marks)
 
-    def _store(self, job: _Job, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> None:
+    def _store(self, job: JobInMemory, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> None:
         end = end_of(events, head.position)
-        job.rows.extend(_row(event) for event in events)
+        job.rows.extend(row_of(event) for event in events)
         self._feed.extend(FeedEntry(event.job_id, event.version, event.type, event.recorded_at) for event in events)
         job.head = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
 
@@ -326,41 +402,12 @@ class MemoryStore:
             self._workers[worker_id] = replace(worker, state=state)
 
 
-class _InspectionInMemory:
-    """What is in the store, as an auditor sees it."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-
-    def job_ids(self, after: str = "", limit: int = PAGE_JOBS) -> list[str]:
-        return [job_id for job_id in sorted(self._store._jobs) if job_id > after][:limit]
-
-    def rows(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Row]:
-        stored = self._store._jobs[job_id].rows if job_id in self._store._jobs else []
-        return iter([row for row in stored if row.version > after and (until is None or row.version <= until)])
-
-    def states(self, job_id: str) -> Iterator[StoredState]:
-        states = self._store._jobs[job_id].states if job_id in self._store._jobs else {}
-        for (reducer_version, _), (at, state) in sorted(states.items(), key=lambda stored: stored[0][::-1]):
-            yield StoredState(job_id, at, reducer_version, orjson.loads(state))
-
-    def key(self, workflow: str, key: str) -> Key | None:
-        holder = self._store._keys.get((workflow, key))
-        return Key(workflow, key, *holder) if holder else None
-
-    def keys(self, after: tuple[str, str] = ("", ""), limit: int = PAGE_JOBS) -> list[Key]:
-        return [Key(*name, *self._store._keys[name]) for name in sorted(self._store._keys) if name > after][:limit]
-
-    def damage(self) -> list[str]:
-        return []
-
-
 class _InMemory:
     """How a handler's transaction ends in memory: what it appends is stored when its database commits."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
-        self._held: _Job | None = None
+        self._held: JobInMemory | None = None
         self._staged: Append | None = None
 
     def append(self, item: Append) -> Answer:
@@ -384,7 +431,7 @@ class _InMemory:
         with self._store._lock:
             self._store._database.execute("COMMIT")
             if self._held is not None and (item := self._staged) is not None:
-                head = _owned(self._held.head, None) if item.release else self._held.head
+                head = owned(self._held.head, None) if item.release else self._held.head
                 self._store._store(self._held, head, item.events, item.columns)
 
     def let_go(self) -> None:
@@ -396,47 +443,3 @@ class _InMemory:
                 self._held.held = False
             store._let_go.notify_all()
         store._database_turn.release()
-
-
-def _owned(head: Head, claim: Claim | None) -> Head:
-    if claim is None:
-        return replace(head, claim_id=None, worker_id=None)
-    return replace(head, epoch=claim.epoch, claim_id=claim.claim_id, worker_id=claim.worker_id)
-
-
-def _row(event: NewEvent) -> Row:
-    return Row(
-        event.version,
-        event.event_id,
-        event.type,
-        event.schema_version,
-        event.recorded_at,
-        event.payload,
-        event.hash,
-    )
-
-
-def _position(job_id: str, rows: Sequence[Row], version: int) -> Position:
-    if version <= 0:
-        return Position()
-    for row in rows:
-        if row.version == version:
-            return Position(version, row.hash, row.recorded_at)
-    raise DamagedLog(job_id, version, "missing")
-
-
-def _matches(head: Head, query: HeadQuery) -> bool:
-    columns = head.columns
-    wanted = [
-        (query.workflow, columns.workflow),
-        (query.status, columns.status),
-        (query.phase, columns.phase),
-        (query.key, columns.key),
-        (query.failed_sub_step, columns.failed_sub_step),
-    ]
-    return (
-        all(value is None or value == actual for value, actual in wanted)
-        and query.tags.items() <= columns.tags.items()
-        and (query.since is None or columns.created_at >= query.since)
-        and (query.before is None or head.job_id < query.before)
-    )

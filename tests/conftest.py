@@ -20,6 +20,7 @@ pytest.register_assert_rewrite(
     "compliance.states",
     "compliance.transacting",
     "compliance.workers",
+    "compliance.working",
 )
 
-pytest_plugins = ["hypothesis_profiles", "postgres_fixtures", "store_fixtures", "witness_figures"]
+pytest_plugins = ["hypothesis_profiles", "witness_figures", "postgres_fixtures", "store_fixtures"]

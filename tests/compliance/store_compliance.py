@@ -17,6 +17,7 @@ from compliance.reading import ReadingCompliance
 from compliance.states import StatesCompliance
 from compliance.transacting import TransactingCompliance
 from compliance.workers import WorkersCompliance
+from compliance.working import WorkingCompliance
 
 
 class StoreCompliance(
@@ -32,5 +33,6 @@ class StoreCompliance(
     StatesCompliance,
     InspectingCompliance,
     WorkersCompliance,
+    WorkingCompliance,
 ):
     """Everything a store does."""

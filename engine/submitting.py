@@ -1,0 +1,202 @@
+"""Submitting: a job is stored, and any worker that has its workflow runs it when it is due."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar
+
+from steplog.engine.config import store_url
+from steplog.engine.context import fields_of
+from steplog.engine.definition import AnyDefinition
+from steplog.engine.errors import ValueRefused
+from steplog.engine.jobs import recorded_input
+from steplog.engine.operators import store_clock, until_known
+from steplog.engine.plan import plan_of
+from steplog.engine.values import input_hash
+from steplog.eventstore.chain import Position, seal
+from steplog.eventstore.clock import Clock, SystemClock, instant
+from steplog.eventstore.codec import check_name
+from steplog.eventstore.connect import open_store
+from steplog.eventstore.errors import PayloadRefused, StoreError
+from steplog.eventstore.events import Event, JobCreated
+from steplog.eventstore.store import NewJob, Store
+from steplog.projections.evolve import evolve
+from steplog.projections.head import head_of
+
+if TYPE_CHECKING:
+    from steplog.eventstore.postgres_submitting import AsyncConnection, Connection
+
+CHUNK_JOBS = 500
+"""How many jobs of a batch one transaction stores."""
+
+_PRIORITY_MAX = (1 << 31) - 1
+
+T = TypeVar("T")
+
+
+class How(TypedDict, total=False):
+    """How a job is submitted, beside its input."""
+
+    key: str | None
+    """At most one job of the workflow has it: the same input again is that job, another one is refused."""
+    priority: int
+    """Those with a higher one are claimed first."""
+    run_at: datetime | None
+    """Not before; with a time zone."""
+    tags: Mapping[str, str]
+    """What lists may filter on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One job of a batch."""
+
+    input: Any = None
+    key: str | None = None
+    priority: int = 0
+    run_at: datetime | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Batch(NamedTuple):
+    """Jobs that were submitted together: its id, and theirs in the order given."""
+
+    batch_id: str
+    job_ids: list[str]
+
+
+def submit(definition: AnyDefinition, input: Any = None, *, store: Store | str | None = None, **how: Any) -> str:
+    """Store a job and return its id. See `Workflow.submit`."""
+    with _opened(store) as opened:
+        job = new_job(definition, Submission(input, **how), store_clock(opened))
+        job_id = until_known(lambda: opened.create(job))
+        opened.hint()
+        return job_id
+
+
+def submit_inside(
+    connection: Connection, definition: AnyDefinition, input: Any, *, schema: str = "steplog", **how: Any
+) -> str:
+    """The same inside the caller's own transaction: the job is there if and when that commits."""
+    from steplog.eventstore.postgres_submitting import create_inside
+
+    return create_inside(connection, new_job(definition, Submission(input, **how), SystemClock()), schema)
+
+
+async def asubmit_inside(
+    connection: AsyncConnection,
+    definition: AnyDefinition,
+    input: Any,
+    *,
+    schema: str = "steplog",
+    **how: Any,
+) -> str:
+    """The same for an asynchronous connection."""
+    from steplog.eventstore.postgres_submitting import acreate_inside
+
+    return await acreate_inside(connection, new_job(definition, Submission(input, **how), SystemClock()), schema)
+
+
+def submit_many(
+    definition: AnyDefinition, inputs: Iterable[Any], *, batch: str | None = None, store: Store | str | None = None
+) -> Batch:
+    """Store many jobs as one batch. See `Workflow.submit_many`."""
+    with _opened(store) as opened:
+        clock = store_clock(opened)
+        batch_id = clock.new_id() if batch is None else check_name(batch, "batch")
+        named = batch is not None
+        submissions = (_of_batch(each, batch_id if named else None, place) for place, each in enumerate(inputs))
+        job_ids: list[str] = []
+        for chunk in _chunks(new_job(definition, each, clock, batch_id) for each in submissions):
+            job_ids += _stored(opened, chunk)
+        opened.hint()
+        return Batch(batch_id, job_ids)
+
+
+def _stored(store: Store, chunk: list[NewJob]) -> list[str]:
+    stored = until_known(lambda: store.create_many(chunk))
+    refused = [outcome for outcome in stored if isinstance(outcome, StoreError)]
+    if refused:
+        raise refused[0]
+    return [outcome for outcome in stored if isinstance(outcome, str)]
+
+
+def _of_batch(given: Any, batch_id: str | None, place: int) -> Submission:
+    """In a batch with a name of its own each job has a key, so that the same batch again is stored once."""
+    submission = given if isinstance(given, Submission) else Submission(given)
+    if batch_id is None or submission.key is not None:
+        return submission
+    return Submission(submission.input, f"{batch_id}/{place}", submission.priority, submission.run_at, submission.tags)
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(items)
+    while chunk := list(islice(left, CHUNK_JOBS)):
+        yield chunk
+
+
+# --- a job's first event ---------------------------------------------------------------------------------------------
+
+
+def new_job(definition: AnyDefinition, submission: Submission, clock: Clock, batch_id: str | None = None) -> NewJob:
+    """A job that nobody owns. Raises InputRefused, PayloadRefused, ValueRefused."""
+    created = created_by(definition, submission, batch_id)
+    job_id, at = clock.new_id(), clock.now()
+    state = evolve(None, Event(job_id, 1, "", created.type(), created.schema_version, at, created.as_data(), ""))
+    events = seal(job_id, Position(), [created], at, clock)
+    return NewJob(job_id, events, head_of(state), input_hash(created.input))
+
+
+def created_by(definition: AnyDefinition, submission: Submission, batch_id: str | None = None) -> JobCreated:
+    """The event that a job of the definition begins with."""
+    return JobCreated(
+        workflow=definition.name,
+        workflow_version=definition.version,
+        plan=dict(plan_of(definition)),
+        input=recorded_input(definition, submission.input),
+        context=fields_of(definition.context_type()),
+        key=None if submission.key is None else check_name(submission.key, "key"),
+        tags=_checked_tags(submission.tags),
+        priority=_checked_priority(submission.priority),
+        run_at=_instant_of(submission.run_at),
+        batch_id=batch_id,
+    )
+
+
+def _checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    for name, value in tags.items():
+        check_name(name, "tag")
+        if not isinstance(value, str):
+            raise PayloadRefused(f"tags.{name}", f"a tag's value is text, not {type(value).__name__}")
+    return dict(tags)
+
+
+def _checked_priority(priority: int) -> int:
+    if type(priority) is not int or abs(priority) > _PRIORITY_MAX:
+        raise ValueRefused("priority", [f"{priority!r} is no whole number between ±{_PRIORITY_MAX}"])
+    return priority
+
+
+def _instant_of(run_at: datetime | None) -> str | None:
+    if run_at is None:
+        return None
+    if run_at.tzinfo is None:
+        raise ValueRefused("run_at", [f"{run_at} has no time zone"])
+    return instant(run_at.astimezone(UTC).timestamp())
+
+
+@contextmanager
+def _opened(store: Store | str | None) -> Iterator[Store]:
+    """The store itself, or one that is opened for this alone."""
+    if store is not None and not isinstance(store, str):
+        yield store
+        return
+    opened = open_store(store or store_url())
+    try:
+        yield opened
+    finally:
+        opened.close()

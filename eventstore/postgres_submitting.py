@@ -1,0 +1,56 @@
+"""A new job inside a transaction of the caller's own, on his own connection to the same database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.rows import tuple_row
+
+from steplog.eventstore.errors import KeyConflict, StoreNotMigrated
+from steplog.eventstore.postgres_documents import job_document
+from steplog.eventstore.store import NewJob
+
+_CREATE_JOB: LiteralString = "select code, job_id::text from {s}.create_job(%s)"
+Connection = psycopg.Connection[Any]
+AsyncConnection = psycopg.AsyncConnection[Any]
+
+_MISSING = (errors.UndefinedFunction, errors.InvalidSchemaName)
+
+
+def create_inside(connection: Connection, job: NewJob, schema: str) -> str:
+    """The id of the job, or of the one that has its key. It is there if and when the caller commits.
+
+    Raises KeyConflict, which leaves the transaction as it was, StoreNotMigrated, and the driver's own errors.
+    """
+    statement = sql.SQL(_CREATE_JOB).format(s=sql.Identifier(schema))
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        try:
+            cursor.execute(statement, [job_document(job)])
+        except _MISSING as error:
+            raise _not_migrated(schema) from error
+        return _created(job, cursor.fetchall())
+
+
+async def acreate_inside(connection: AsyncConnection, job: NewJob, schema: str) -> str:
+    """The same on an asynchronous connection."""
+    statement = sql.SQL(_CREATE_JOB).format(s=sql.Identifier(schema))
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        try:
+            await cursor.execute(statement, [job_document(job)])
+        except _MISSING as error:
+            raise _not_migrated(schema) from error
+        return _created(job, await cursor.fetchall())
+
+
+def _created(job: NewJob, rows: Sequence[tuple[Any, ...]]) -> str:
+    ((code, job_id),) = rows
+    if code == "key conflict":
+        raise KeyConflict(job.columns.workflow, job.columns.key or "", job_id)
+    return str(job_id)
+
+
+def _not_migrated(schema: str) -> StoreNotMigrated:
+    return StoreNotMigrated(f"there is no log in schema {schema} of this connection's database")
