@@ -1,4 +1,4 @@
-"""Writes the golden logs of this version: `python tests/golden/make_golden.py VERSION`. Done once a release, never again.
+"""Writes the golden logs of this version: `python tests/golden/make_golden.py VERSION`. Once a release, never again.
 
 Each file is an export of one job; beside it stands the snapshot that its log folds to.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -37,12 +38,19 @@ def half_way(store: MemoryStore) -> str:
 
 def by_hand(store: MemoryStore) -> str:
     """A job that people stopped, edited, reset, signalled and ended."""
-    of = {"phase": "main", "sub_step": "a"}
+    of: dict[str, Any] = {"phase": "main", "sub_step": "a"}
     steps = [step_plan("a"), step_plan("b", after=["main/a"])]
     facts: list[EventData] = [
         ev.JobCreated(
-            workflow="w", workflow_version="1", plan=plan(main=steps), input={"n": 1}, context={"a": None},
-            key="k", tags={"city": "Bern"}, priority=2, batch_id="batch",
+            workflow="w",
+            workflow_version="1",
+            plan=plan(main=steps),
+            input={"n": 1},
+            context={"a": None},
+            key="k",
+            tags={"city": "Bern"},
+            priority=2,
+            batch_id="batch",
         ),
         ev.JobClaimed(worker_id="worker", epoch=1, claim_id="claim", reason="first"),
         ev.PhaseStarted(phase="main"),
