@@ -53,6 +53,7 @@ def explain(error: Exception, console: Console) -> Failure:
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),
         (engine.ModuleFails, 1, "run it again with --debug to see where"),
+        (engine.AdoptionRefused, 2, "mend the row or the workflow; rows before it are jobs already"),
         (engine.ImportRefused, 2, "give it a file of `steplog export`"),
         (engine.ImportConflict, 4, show),
         (log.KeyConflict, 4, "use another --key, or the same input; " + show),
@@ -342,7 +343,7 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
             _advise(console, view)
 
 
-for command in (*integrity.COMMANDS, database.stats):
+for command in (*integrity.COMMANDS, database.stats, database.adopt):
     main.add_command(command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -161,6 +161,35 @@ def stats(console: Console, workflow: str | None) -> None:
             for each in found
         ]
         console.lines(table(headings, rows, console.look))
+
+
+@click.command(cls=Command)
+@click.argument("target", metavar="MODULE:WORKFLOW")
+@click.argument("file", type=click.File("rb"))
+@click.option("--by", metavar="NAME", help="Who does it (default: the user's name).")
+@console_of
+def adopt(console: Console, target: str, file: IO[bytes], by: str | None) -> None:
+    """Make rows of a page's own table of steps jobs of a workflow: what had settled there is not done again.
+
+    A line of FILE is a row as JSON: job_id, sub_step_progress, and input, results {"phase/sub_step": …}, step_number
+    where they matter. Rows that are not in flight are left out, and one that was taken is not taken again. `resume
+    key:JOB_ID`, or a worker, goes on with them.
+    """
+    from dataclasses import asdict
+    from getpass import getuser
+
+    from steplog.engine.adopting import adopt as taken
+    from steplog.engine.adopting import rows_of
+    from steplog.engine.lookup import import_workflow
+
+    definition = import_workflow(target)
+    with store_of(console, create=True) as store:
+        for row in rows_of(file):
+            done = taken(store, definition, row, by=by or getuser())
+            if console.output == "table":
+                console.lines([f"{done.row}  {done.outcome}  {done.job_id or ''}".rstrip()])
+            else:
+                console.document(asdict(done))
 
 
 @click.command("sql", cls=Command)
