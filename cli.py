@@ -62,6 +62,7 @@ def explain(error: Exception, console: Console) -> Failure:
         (engine.PlanMismatch, 4, "run it with the code that it was started with"),
         (engine.OwnershipLost, 4, show),
         (log.WorkerDead, 4, "see `steplog ls`, and resume what stands still"),
+        (log.JobPruned, 3, "look in the file that `steplog db prune` wrote"),
         (log.LogError, 7, "see what is sound before it: `steplog events {0.job_id}`"),
         (log.StoreDamaged, 7, "restore the store from a backup"),
         (engine.IntegrityFailed, 7, "what is sound of a job: `steplog events JOB`"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from steplog.commands.integrity import write_whole
 from steplog.commands.sharing import config_of, console_of, store_of
 from steplog.terminal.command import Command
 from steplog.terminal.console import Console
@@ -192,6 +194,44 @@ def adopt(console: Console, target: str, file: IO[bytes], by: str | None) -> Non
                 console.document(asdict(done))
 
 
+@click.command(cls=Command)
+@click.option("--older-than", metavar="AGE", required=True, help="Jobs that ended longer ago: 90d, 12h, or a time.")
+@click.option(
+    "--export", "out", type=click.Path(path_type=Path, dir_okay=False), help="The new file that keeps their events."
+)
+@click.option("--dry-run", is_flag=True, help="Only name the jobs.")
+@console_of
+def prune(console: Console, older_than: str, out: Path | None, dry_run: bool) -> None:
+    """Export jobs that ended long ago, read the file back, and only then remove their events from the store.
+
+    Their heads stay: `ls` lists them, their ids and keys are never given out again. On PostgreSQL this takes the role
+    steplog_admin. `steplog import` reads the file into any other store.
+    """
+    from steplog.engine import pruning
+    from steplog.terminal.times import instant_of
+
+    if not dry_run and (out is None or out.exists()):
+        raise click.UsageError("--export names the new file that their events are kept in")
+    with store_of(console) as store:
+        try:
+            before = instant_of(older_than, store.now())
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="'--older-than'") from None
+        heads = list(pruning.old_jobs(store, before))
+        if dry_run or out is None or not heads:
+            console.lines(f"{head.job_id}  {head.version} events" for head in heads)
+            console.note(f"{len(heads)} jobs, {sum(head.version for head in heads)} events would be pruned")
+            return
+        write_whole(out, pruning.export_of(store, heads))
+        with out.open("rb") as exported:
+            count = pruning.prune(store, exported, lambda job_id, done: _tell_pruned(console, job_id, done))
+        console.note(f"{count} of {len(heads)} jobs pruned; their events are in {out}")
+
+
+def _tell_pruned(console: Console, job_id: str, done: bool) -> None:
+    console.lines([f"{job_id}  {'pruned' if done else 'left as it is: it went on'}"])
+
+
 @click.command("sql", cls=Command)
 @click.option("--all", "every", is_flag=True, help="Every migration, also those applied.")
 @console_of
@@ -214,4 +254,4 @@ def _own(console: Console) -> list[Projection]:
     return own_projections(config_of(console).report_table.value)
 
 
-COMMANDS = (status, sql, rebuild, project)
+COMMANDS = (status, sql, rebuild, project, prune)
