@@ -16,11 +16,11 @@ from steplog.engine.errors import DataMismatch, PlanMismatch
 from steplog.engine.fit import misfits
 from steplog.engine.history import load
 from steplog.engine.lane import Lane
-from steplog.engine.operators import store_clock
 from steplog.engine.outbox import Outbox
 from steplog.engine.plan import differences, plan_of
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
+from steplog.engine.store_clock import store_clock
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import StoreError, WorkerDead
 from steplog.eventstore.process_identity import own_identity
