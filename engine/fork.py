@@ -81,7 +81,7 @@ def fork(
     )
     fork_id, now = clock.new_id(), clock.now()
     if how.get("dry_run"):
-        return Appended(_begun(fork_id, [forked, *inherited], now), [forked, *inherited])
+        return Appended(begun(fork_id, [forked, *inherited], now), [forked, *inherited])
     asked = [job_id, at, edits, list(unset), None if input is AS_IT_WAS else [forked.input]]
     made = _create(store, fork_id, [forked, *_chunk(inherited)], now, clock, asked)
     if made == fork_id:
@@ -207,7 +207,7 @@ def _create(store: Store, job_id: str, data: Sequence[EventData], at: str, clock
     forked = data[0]
     assert isinstance(forked, JobForked)
     events = seal(job_id, Position(0, forked.parent_hash), data, at, clock)
-    job = NewJob(job_id, events, head_of(_begun(job_id, data, at)), sha256(encode(asked)).hexdigest())
+    job = NewJob(job_id, events, head_of(begun(job_id, data, at)), sha256(encode(asked)).hexdigest())
     return until_known(lambda: store.create(job))
 
 
@@ -248,7 +248,7 @@ def _chunk(inherited: Sequence[SubStepInherited]) -> list[SubStepInherited]:
     return chunk
 
 
-def _begun(job_id: str, data: Sequence[EventData], at: str) -> State:
+def begun(job_id: str, data: Sequence[EventData], at: str) -> State:
     """The state after a log's first events."""
     first = data[0]
     begun = evolve(None, Event(job_id, 1, "", first.type(), first.schema_version, at, first.as_data(), ""))
