@@ -15,6 +15,7 @@ from steplog.engine import facts as fact
 from steplog.engine.deciding.deadlines import deadlines_of, exceeded, fail_late, job_is_late
 from steplog.engine.deciding.draft import Draft, in_progress
 from steplog.engine.deciding.outcomes import take
+from steplog.engine.deciding.suspects import a_suspect_runs, is_suspect
 from steplog.engine.deciding.waits import begin_wait, end_waits
 from steplog.engine.facts import Fact, Situation
 from steplog.eventstore import events as ev
@@ -29,9 +30,6 @@ __all__ = ["Decision", "decide", "idempotency_key", "in_progress", "next_due"]
 WARNINGS_MAX = 100
 """How many tolerated failures a completed job names; the rest it counts."""
 WARNING_CHARS_MAX = 500
-
-SUSPECT_AFTER = 2
-"""Interruptions of a sub-step by its owner's death after which it may be what kills its owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +191,8 @@ class _Deciding(Draft):
 
     def _settle_what_cannot_run(self, phase: str) -> bool:
         """Settle what is ready by its needs or its condition, and ask conditions; whether anything was settled."""
+        if not self.shape.gated[phase]:
+            return False
         ready = self.state["phases"][phase]["ready"]
         before = len(self.events)
         for key in [key_of(phase, name) for name in self.shape.gated[phase] if name in ready]:
@@ -222,7 +222,7 @@ class _Deciding(Draft):
         for key in in_order(self.shape, phase, names):
             if len(self.state["phases"][phase]["in_progress"]) >= bound:
                 return
-            if self._is_due(key) and not (self._is_suspect(key) and self._a_suspect_runs(phase)):
+            if self._is_due(key) and self._is_clear(key):
                 self._start(key)
 
     def _begin_waits(self, phase: str, *, restarts_only: bool) -> bool:
@@ -240,12 +240,10 @@ class _Deciding(Draft):
         of_phase = self.state["phases"][phase]
         return name in of_phase["ready"] or name in of_phase["suspended"]
 
-    def _is_suspect(self, key: Key) -> bool:
-        """Whether it may be what kills the process: suspects run one at a time, so that the others are cleared."""
-        return sub_step_of(self.state, key)["interruptions"] >= SUSPECT_AFTER
-
-    def _a_suspect_runs(self, phase: str) -> bool:
-        return any(self._is_suspect(key_of(phase, name)) for name in self.state["phases"][phase]["in_progress"])
+    def _is_clear(self, key: Key) -> bool:
+        """Suspects run one at a time: in the job, and in its worker."""
+        waits = self.situation.suspects_wait or a_suspect_runs(self.state)
+        return not (is_suspect(self.state, key) and waits)
 
     def _is_due(self, key: Key) -> bool:
         sub_step = sub_step_of(self.state, key)

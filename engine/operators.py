@@ -1,8 +1,9 @@
 """What people do to jobs by hand: load, fold, and append what `actions` says, under the lock of the job's head.
 
 Every call says who does it. `reason` is why; `request_id` makes the call idempotent: the same one again appends
-nothing; `dry_run` appends nothing and says what would be. Raises ActionRefused with what is allowed instead, and
-JobNotFound. The workflow's definition, where it is given, checks values by its types.
+nothing; `dry_run` appends nothing and says what would be; with `expected`, nothing is done to a job that has moved on
+from that version. Raises ActionRefused with what is allowed instead, VersionChanged, and JobNotFound. The workflow's
+definition, where it is given, checks values by its types.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from steplog.engine import actions
 from steplog.engine.actions import Who
 from steplog.engine.allowed import require, require_of
 from steplog.engine.definition import AnyDefinition
+from steplog.engine.errors import VersionChanged
 from steplog.engine.given import given_context, given_input, given_name, given_result
 from steplog.engine.history import Loaded, load
 from steplog.engine.lookup import find_sub_step
@@ -42,6 +44,7 @@ class How(TypedDict, total=False):
     reason: str | None
     request_id: str | None
     dry_run: bool
+    expected: int | None
     clock: Clock
 
 
@@ -236,6 +239,8 @@ def _act(store: Store, loaded: Loaded, action: Action, how: How) -> Appended:
 
     def foreseen(tail: Sequence[Event]) -> Appended:
         before = fold(tail, loaded.state)
+        if (expected := how.get("expected")) is not None and before["version"] != expected:
+            raise VersionChanged(job_id, expected, before["version"])
         at = max(clock.now(), before["recorded_at"])
         data = action(before, at, tail)
         evolution = Evolution(before)
@@ -277,5 +282,6 @@ def _clock(store: Store, how: How) -> Clock:
 
 
 def store_clock(store: Store) -> Clock:
-    """The machine's clock in the store's time."""
-    return SystemClock(seconds_between(SystemClock().now(), store.now()))
+    """The machine's clock in the store's time, rather behind it than ahead: what is due by this is due there."""
+    stored = store.now()
+    return SystemClock(seconds_between(SystemClock().now(), stored))

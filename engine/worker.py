@@ -15,11 +15,13 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import DataMismatch, PlanMismatch
 from steplog.engine.fit import misfits
 from steplog.engine.history import load
+from steplog.engine.lane import Lane
+from steplog.engine.operators import store_clock
 from steplog.engine.outbox import Outbox
 from steplog.engine.plan import differences, plan_of
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
-from steplog.eventstore.clock import Clock, SystemClock, seconds_between
+from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import StoreError, WorkerDead
 from steplog.eventstore.process_identity import own_identity
 from steplog.eventstore.store import Claim, Store
@@ -35,7 +37,7 @@ class Worker:
     def __init__(self, store: Store, *, clock: Clock | None = None, settings: Settings | None = None) -> None:
         self.store = store
         self.settings = settings or Settings()
-        self.clock: Clock = clock or SystemClock(seconds_between(SystemClock().now(), store.now()))
+        self.clock: Clock = clock or store_clock(store)
         self.worker_id = self.clock.new_id()
         self.writer = Writer(store)
         self.takes_more = True
@@ -46,6 +48,7 @@ class Worker:
         self._outbox: Outbox | None = None
         self.on_stop: list[Callable[[], None]] = []
         """Called, in any thread, when the worker is told to stop or was declared dead."""
+        self._lane = Lane()
         self._runners: dict[str, tuple[Claim, Runner]] = {}
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="steplog-heartbeat", daemon=True)
@@ -115,7 +118,7 @@ class Worker:
 
     def runner(self, owned: Owned) -> Runner:
         """A runner for a job this worker owns, on the running event loop."""
-        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings)
+        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings, self._lane)
         self._runners[owned.loaded.state["job_id"]] = (owned.claim, runner)
         if self._stop_by is not None:
             runner.stop(self._stop_by - time.monotonic())
