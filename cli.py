@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import about, database, fleet, integrity, operating, seeing, time_travel
+from steplog.commands import about, database, fleet, integrity, operating, seeing, serving, time_travel
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -204,8 +204,9 @@ def list_jobs(console: Console, /, limit: int, cursor: str | None, **filters: An
     """List jobs, newest first."""
     from steplog.engine.lookup import find_job, unique_suffixes
     from steplog.engine.ownership import stalled_among
+    from steplog.projections.documents import head_document
     from steplog.terminal.arguments import read_query
-    from steplog.terminal.listing import head_document, jobs_table
+    from steplog.terminal.listing import jobs_table
 
     with store_of(console) as store:
         now = store.now()
@@ -268,7 +269,8 @@ def events(
 ) -> None:
     """List what happened to a job: every event of its log."""
     from steplog.engine.lookup import find_job
-    from steplog.terminal.history import HistoryLines, event_document, known_types
+    from steplog.projections.documents import event_document
+    from steplog.terminal.history import HistoryLines, known_types
     from steplog.terminal.reading import as_it_grows, backwards, chosen, first_event
 
     if follow and (reverse or console.output == "json"):
@@ -342,7 +344,7 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
             _advise(console, view)
 
 
-for command in (*integrity.COMMANDS, database.stats):
+for command in (*integrity.COMMANDS, database.stats, *serving.COMMANDS):
     main.add_command(command)
 
 

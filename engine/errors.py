@@ -57,6 +57,16 @@ class ActionRefused(WrongState):
         """The sub-steps that are in the way."""
 
 
+class VersionChanged(SteplogError):
+    """The job has moved on from the version that the request was made for."""
+
+    def __init__(self, job_id: str, expected: int, version: int) -> None:
+        super().__init__(f"wrong expected version {expected} for job {job_id} (is {version})")
+        self.job_id = job_id
+        self.expected = expected
+        self.version = version
+
+
 class SubStepNotFound(SteplogError):
     """The job has no sub-step of that name."""
 

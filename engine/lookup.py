@@ -163,6 +163,23 @@ def find_workflow(name: str, modules: Iterable[str]) -> AnyDefinition:
     raise WorkflowNotFound(name)
 
 
+def declared_workflows(modules: Iterable[str]) -> dict[str, AnyDefinition]:
+    """Every workflow of the modules by its name, and steplog's own examples where no module has one of that name.
+
+    Raises ModuleMissing, ModuleFails, DeclaredTwice.
+    """
+    found: dict[str, tuple[str, AnyDefinition]] = {}
+    for module in dict.fromkeys(each.partition(":")[0] for each in modules):
+        for workflow in _declared_in(_imported(module)).values():
+            known = found.setdefault(workflow.name, (module, workflow))
+            if known[1] is not workflow:
+                raise DeclaredTwice(workflow.name, [known[0], module])
+    for module in EXAMPLES:
+        for workflow in _declared_in(_imported(module)).values():
+            found.setdefault(workflow.name, (module, workflow))
+    return {name: workflow for name, (_, workflow) in found.items()}
+
+
 def _declared_in(module: ModuleType) -> dict[str, AnyDefinition]:
     return {name: value for name, value in vars(module).items() if isinstance(value, Definition)}
 

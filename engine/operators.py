@@ -1,8 +1,9 @@
 """What people do to jobs by hand: load, fold, and append what `actions` says, under the lock of the job's head.
 
 Every call says who does it. `reason` is why; `request_id` makes the call idempotent: the same one again appends
-nothing; `dry_run` appends nothing and says what would be. Raises ActionRefused with what is allowed instead, and
-JobNotFound. The workflow's definition, where it is given, checks values by its types.
+nothing; `dry_run` appends nothing and says what would be; with `expected`, nothing is done to a job that has moved on
+from that version. Raises ActionRefused with what is allowed instead, VersionChanged, and JobNotFound. The workflow's
+definition, where it is given, checks values by its types.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from steplog.engine import actions
 from steplog.engine.actions import Who
 from steplog.engine.allowed import require, require_of
 from steplog.engine.definition import AnyDefinition
+from steplog.engine.errors import VersionChanged
 from steplog.engine.given import given_context, given_input, given_name, given_result
 from steplog.engine.history import Loaded, load
 from steplog.engine.lookup import find_sub_step
+from steplog.engine.store_clock import store_clock
 from steplog.eventstore.chain import seal
-from steplog.eventstore.clock import Clock, SystemClock, seconds_between
+from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import OutcomeUnknown
 from steplog.eventstore.events import Event, EventData
@@ -42,6 +45,7 @@ class How(TypedDict, total=False):
     reason: str | None
     request_id: str | None
     dry_run: bool
+    expected: int | None
     clock: Clock
 
 
@@ -236,6 +240,8 @@ def _act(store: Store, loaded: Loaded, action: Action, how: How) -> Appended:
 
     def foreseen(tail: Sequence[Event]) -> Appended:
         before = fold(tail, loaded.state)
+        if (expected := how.get("expected")) is not None and before["version"] != expected:
+            raise VersionChanged(job_id, expected, before["version"])
         at = max(clock.now(), before["recorded_at"])
         data = action(before, at, tail)
         evolution = Evolution(before)
@@ -274,8 +280,3 @@ def _who(by: str, how: How) -> Who:
 
 def _clock(store: Store, how: How) -> Clock:
     return how.get("clock") or store_clock(store)
-
-
-def store_clock(store: Store) -> Clock:
-    """The machine's clock in the store's time."""
-    return SystemClock(seconds_between(SystemClock().now(), store.now()))

@@ -248,6 +248,9 @@ class PostgresStore:
     def heads(self, query: HeadQuery) -> list[Head]:
         return tables.list_heads(self._read, query)
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        return tables.count_jobs(self._read)
+
     def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
         return work.batches(self._read, batch_id, limit)
 

@@ -10,8 +10,9 @@ import orjson
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobNotFound, StoreError
+from steplog.eventstore.heads import counted
 from steplog.eventstore.postgres_connections import Run
-from steplog.eventstore.postgres_documents import COLUMNS, item_parameters
+from steplog.eventstore.postgres_documents import item_parameters
 from steplog.eventstore.rows import Row
 from steplog.eventstore.store import (
     Answer,
@@ -103,6 +104,11 @@ def list_heads(run: Run, query: HeadQuery) -> list[Head]:
     return [head_from(row) for row in run(_HEADS, wanted)]
 
 
+def count_jobs(run: Run) -> dict[str, dict[str, int]]:
+    """How many jobs there are, by workflow and status."""
+    return counted(run("select workflow, status, count(*) from {s}.jobs group by 1, 2", []))
+
+
 def job_ids_ending_in(run: Run, suffix: str, limit: int) -> list[str]:
     escaped = suffix[::-1].replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
     return [job_id for (job_id,) in run(_ENDING_IN, [f"{escaped}%", max(limit, 0)])]
@@ -121,8 +127,7 @@ def job_uuid(job_id: str) -> str:
 def head_from(row: Sequence[Any]) -> Head:
     """A head of its columns, in the order of the statements above."""
     job_id, version, hash, recorded_at, epoch, claim_id, worker_id, *columns = row
-    values = dict(zip(COLUMNS, columns, strict=True))
-    return Head(job_id, version, hash, recorded_at, HeadColumns(**values), epoch, claim_id, worker_id)
+    return Head(job_id, version, hash, recorded_at, HeadColumns(*columns), epoch, claim_id, worker_id)
 
 
 # --- events ----------------------------------------------------------------------------------------------------------

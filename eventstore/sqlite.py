@@ -213,6 +213,10 @@ class SQLiteStore:
         with self._reading() as connection:
             return tables.list_heads(connection, query)
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        with self._reading() as connection:
+            return tables.count_jobs(connection)
+
     def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
         with self._reading() as connection:
             return work.batches(connection, batch_id, limit)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
-from typing import Any
 
 import click
 
@@ -77,23 +76,6 @@ def known_types(names: Collection[str]) -> frozenset[str]:
         known = ", ".join(by_name[name] for name in close)
         raise click.BadParameter(f"no event type {unknown[0]!r}: {known}", param_hint="'--type'")
     return frozenset(by_name[name.lower()] for name in names)
-
-
-def event_document(event: Event) -> dict[str, Any]:
-    """The event as JSON shows it."""
-    return {
-        "job_id": event.job_id,
-        "version": event.version,
-        "event_id": event.event_id,
-        "type": event.type,
-        "schema_version": event.schema_version,
-        "recorded_at": event.recorded_at,
-        "data": event.data,
-        "hash": event.hash,
-    }
-
-
-# --- one summary a type ----------------------------------------------------------------------------------------------
 
 
 def _created(event: Event) -> str:

@@ -22,6 +22,7 @@ from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, LogError, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
+from steplog.eventstore.heads import counted
 from steplog.eventstore.inspection import Inspection
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
 from steplog.eventstore.store import (
@@ -232,6 +233,10 @@ class MemoryStore(SchedulesInMemory):
         with self._lock:
             found = [job.head for _, job in sorted(self._jobs.items(), reverse=True) if matches(job.head, query)]
             return found[: max(query.limit, 0)]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        with self._lock:
+            return counted((job.head.columns.workflow, job.head.columns.status, 1) for job in self._jobs.values())
 
     def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
         with self._lock:

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "testing": ENGINE,
     "": ENGINE,
     "examples": ENGINE | {"", "terminal", "testing"},
-    "commands": ENGINE | {"", "terminal"},
+    "commands": ENGINE | {"", "api", "terminal"},
     "cli": ENGINE | {"", "commands", "terminal", "testing", "examples"},
     "api": ENGINE | {""},
     "__main__": {"cli"},

@@ -9,7 +9,8 @@ import pytest
 from shown_jobs import HALF_WAY, JOB_ID, events_of
 
 from steplog.eventstore.events import CATALOGUE, Event
-from steplog.terminal.history import HistoryLines, event_document, known_types, summary
+from steplog.projections.documents import event_document
+from steplog.terminal.history import HistoryLines, known_types, summary
 from steplog.terminal.look import Look
 
 SUMMARIES: list[tuple[str, dict[str, Any], str]] = [
