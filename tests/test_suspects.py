@@ -55,7 +55,7 @@ DEATHS_MAX = 6
 def test_a_job_that_kills_its_process_parks_and_its_neighbour_on_the_worker_goes_on(tmp_path: Path) -> None:
     with closing(SQLiteStore(tmp_path / "steplog.db")) as store:
         store.migrate()
-        codes = []
+        codes: list[int] = []
         while len(codes) < DEATHS_MAX and 0 not in codes:
             ran = subprocess.run(
                 [sys.executable, "-c", PROGRAM, tmp_path], capture_output=True, timeout=60, check=False
