@@ -6,29 +6,39 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
+# Tests are spread over the processors, each process with a PostgreSQL server of its own; PROCESSES=0 spreads nothing.
+PROCESSES ?= logical
+SPREAD := --numprocesses=$(PROCESSES) --maxprocesses=8 --dist=worksteal
 WHEEL := build/wheel
 POOLER := build/pgbouncer
 
-.PHONY: demo test test-all mutants test-wheel check bench bench-quick pgbouncer format clean
+.PHONY: demo test test-all mutants test-wheel check ruff mypy pyright proof bench bench-quick pgbouncer format clean
 
 demo: $(VENV)/.run
 	$(BIN)/steplog demo
 
 test: $(VENV)/.test
-	$(PYTEST)
+	$(PYTEST) $(SPREAD)
 
 test-all: $(VENV)/.test $(VENV)/.check typings/steplog pgbouncer
-	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m ""
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) $(SPREAD) -m ""
 
 # Each deliberate fault that tests/mutants lists, and the test of the standard suite that catches it.
 mutants: $(VENV)/.test
-	$(PYTEST) -m "" tests/mutants
+	$(PYTEST) $(SPREAD) -m "" tests/mutants
 
-check: $(VENV)/.test $(VENV)/.check typings/steplog
+# `make --jobs=2 check` runs two of them at a time.
+check: ruff mypy pyright proof
+
+ruff: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pyright
+
+mypy pyright: $(VENV)/.check typings/steplog
+	$(BIN)/$@
+
+# That both checkers read everything. What mypy has read by then it does not read again.
+proof: mypy
 	$(PYTEST) -m check
 
 # The built wheel in an environment of its own, as a user has it: it runs with what it declares, and passes the quick
@@ -77,7 +87,7 @@ $(VENV)/.test: pyproject.toml | $(BIN)/pip
 	$(PIP) --editable '.[test]'
 	@touch $@ $(VENV)/.run
 
-$(VENV)/.check: pyproject.toml | $(BIN)/pip
+$(VENV)/.check: pyproject.toml | $(VENV)/.test
 	$(PIP) --editable '.[check]'
 	@touch $@ $(VENV)/.run
 

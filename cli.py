@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import about, fleet, integrity, operating, seeing, time_travel
+from steplog.commands import about, database, fleet, integrity, operating, seeing, time_travel
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -342,7 +342,7 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
             _advise(console, view)
 
 
-for command in integrity.COMMANDS:
+for command in (*integrity.COMMANDS, database.stats):
     main.add_command(command)
 
 
@@ -369,25 +369,8 @@ def migrate(console: Console, dry_run: bool) -> None:
             console.document({"store": store.url, "pending" if dry_run else "applied": names})
 
 
-@db.command()
-@console_of
-def status(console: Console) -> None:
-    """Say whether the store can be reached and is up to date (exit code 6 if not)."""
-    from steplog.eventstore.errors import StoreNotMigrated
-    from steplog.terminal.table import facts
-
-    with store_of(console) as store:
-        pending = store.migrate(dry_run=True)
-        if console.output == "table":
-            schema = f"lacks {', '.join(pending)}" if pending else "up to date"
-            console.lines(facts([("store", store.url), ("schema", schema)], console.look))
-        else:
-            console.document({"store": store.url, "pending": pending})
-        if pending:
-            raise StoreNotMigrated(f"{store.url} lacks {len(pending)} migrations")
-
-
-db.add_command(integrity.backup)
+for command in (*database.COMMANDS, integrity.backup):
+    db.add_command(command)
 
 
 for command in about.COMMANDS:

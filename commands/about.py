@@ -26,7 +26,7 @@ def config(console: Console) -> None:
     values = {
         name: " ".join(given["value"]) if name == "modules" else given["value"] for name, given in settings.items()
     }
-    rows = [[name, escape(values[name]) or "(none)", given["origin"]] for name, given in settings.items()]
+    rows = [[name, escape(values[name] or "") or "(none)", given["origin"]] for name, given in settings.items()]
     console.lines(table(["setting", "value", "from"], rows, console.look))
 
 

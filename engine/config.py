@@ -13,6 +13,7 @@ from steplog.eventstore.errors import SteplogError
 
 DEFAULT_URL = "sqlite:///steplog.db"
 CONFIG_FILE = "steplog.toml"
+_SETTINGS = dict.fromkeys(("database_url", "modules", "report_table"))
 
 
 class ConfigError(SteplogError):
@@ -33,6 +34,8 @@ class Config:
 
     database_url: Setting
     modules: Setting
+    report_table: Setting
+    """The table of a page's own that takes the place of ours; None is ours."""
 
 
 def read_config(
@@ -62,6 +65,11 @@ def read_config(
             (in_file.get("modules"), str(path)),
             ([], "default"),
         ),
+        report_table=_first(
+            (given.get("STEPLOG_REPORT_TABLE"), "STEPLOG_REPORT_TABLE"),
+            (in_file.get("report_table"), str(path)),
+            (None, "default"),
+        ),
     )
 
 
@@ -84,7 +92,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         read = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    unknown = read.keys() - {"database_url", "modules"}
+    unknown = read.keys() - _SETTINGS
     if unknown:
-        raise ConfigError(f"{path}: unknown setting {', '.join(sorted(unknown))} (known: database_url, modules)")
+        known = ", ".join(_SETTINGS)
+        raise ConfigError(f"{path}: unknown setting {', '.join(sorted(unknown))} (known: {known})")
     return read

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 
 from steplog.eventstore.errors import StoreError, StoreNewer
 
+Dialect = Literal["sqlite", "postgres"]
+
 _FILE_NAME = re.compile(r"(?P<number>\d{4})_(?P<name>\w+)\.sql")
 
 
@@ -44,7 +46,7 @@ class Applied(NamedTuple):
     checksum: str
 
 
-def known_migrations(dialect: Literal["sqlite", "postgres"]) -> list[Migration]:
+def known_migrations(dialect: Dialect) -> list[Migration]:
     """Every migration that this steplog ships for a kind of database, in order."""
     found = []
     for file in files("steplog").joinpath("sql", dialect).iterdir():
@@ -71,3 +73,26 @@ def pending(known: Sequence[Migration], applied: Iterable[Applied]) -> list[Migr
             raise StoreError(f"migration {migration.title} differs from the one that was applied to this store")
         done.add(record.number)
     return [migration for migration in known if migration.number not in done]
+
+
+def script(dialect: Dialect, migrations: Sequence[Migration]) -> str:
+    """The migrations as one transaction that a person can run by hand, with the records of them."""
+    opening, record = _BY_HAND[dialect]
+    parts = [opening]
+    for each in migrations:
+        parts.append(f"-- {each.title}\n\n{each.text.strip()}\n\n{record}")
+        parts.append(f"    ({each.number}, '{each.name}', '{each.checksum}'{_APPLIED_AT[dialect]});\n")
+    return "\n".join([*parts, "commit;"])
+
+
+_BY_HAND = {
+    "postgres": (
+        "begin;\ncreate schema if not exists steplog;\nset local search_path to steplog, pg_temp;\n",
+        "insert into schema_migrations (number, name, checksum) values",
+    ),
+    "sqlite": (
+        "begin immediate;\n",
+        "insert into schema_migrations (number, name, checksum, applied_at) values",
+    ),
+}
+_APPLIED_AT = {"postgres": "", "sqlite": ", strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')"}

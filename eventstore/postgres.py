@@ -39,6 +39,7 @@ from steplog.eventstore.postgres_documents import (
 from steplog.eventstore.postgres_feed import feed_end, read_feed
 from steplog.eventstore.postgres_hints import Hints
 from steplog.eventstore.postgres_inspection import PostgresInspection
+from steplog.eventstore.postgres_projected import PostgresProjected
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
 from steplog.eventstore.rows import Row
@@ -278,6 +279,10 @@ class PostgresStore:
     @property
     def inspection(self) -> PostgresInspection:
         return PostgresInspection(self._read, self._rows)
+
+    @property
+    def projected(self) -> PostgresProjected:
+        return PostgresProjected(self._read, self._connections.transaction, self._schema)
 
     def _position(self, job_id: str, version: int) -> Position:
         if version <= 0:

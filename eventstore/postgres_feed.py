@@ -73,6 +73,9 @@ def read_feed(run: Run, after: str | None, limit: int) -> FeedPage:
         return FeedPage([], as_cursor("postgres", *cluster, *place._replace(until="")))
     limit = max(limit, 1)
     rows = run(_PAGE, {**place._asdict(), "limit": limit})
+    if not rows and place.until != now:
+        # The page before ended where its snapshot does: what was stored since then follows.
+        return read_feed(run, as_cursor("postgres", *cluster, *_Place(place.until)), limit)
     if len(rows) < limit:
         place = _Place(place.until)
     else:

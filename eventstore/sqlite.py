@@ -42,6 +42,7 @@ from steplog.eventstore.sqlite_connections import Connections
 from steplog.eventstore.sqlite_creating import create, created_or_why_not, require_alive
 from steplog.eventstore.sqlite_feed import feed_end, read_feed
 from steplog.eventstore.sqlite_inspection import SQLiteInspection
+from steplog.eventstore.sqlite_projected import SQLiteProjected
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction
 from steplog.eventstore.store import (
     Answer,
@@ -254,6 +255,10 @@ class SQLiteStore:
     @property
     def inspection(self) -> SQLiteInspection:
         return SQLiteInspection(self._reading, self._rows)
+
+    @property
+    def projected(self) -> SQLiteProjected:
+        return SQLiteProjected(self._reading, self._writing, self.now)
 
     # --- schedules ---------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from steplog.eventstore.heads import Work as Work
 from steplog.eventstore.heads import WorkQuery as WorkQuery
 from steplog.eventstore.inspection import Inspection
 from steplog.eventstore.inspection import StoredState as StoredState
+from steplog.eventstore.projected import Projected
 from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.transaction import Rows
 
@@ -355,6 +356,11 @@ class Store(Protocol):
     @property
     def inspection(self) -> Inspection:
         """The store as an auditor sees it."""
+        ...
+
+    @property
+    def projected(self) -> Projected:
+        """What the store keeps of projections."""
         ...
 
     def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:

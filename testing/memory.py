@@ -49,6 +49,7 @@ from steplog.eventstore.store import (
 from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, logs_of, read_to, tail_of
 from steplog.testing.clock import VirtualClock
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, due_of, matches, owned, position_at, row_of
+from steplog.testing.memory_projected import ProjectedInMemory
 
 
 class MemoryStore:
@@ -62,6 +63,7 @@ class MemoryStore:
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
+        self.projected = ProjectedInMemory(self._versions)
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._hints = 0
@@ -344,6 +346,10 @@ class MemoryStore:
     def workers(self) -> list[Worker]:
         with self._lock:
             return list(reversed(self._workers.values()))
+
+    def _versions(self) -> dict[str, int]:
+        with self._lock:
+            return {job_id: job.head.version for job_id, job in self._jobs.items()}
 
     # --- inside the lock ---------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ pytest.register_assert_rewrite(
     "compliance.inspecting",
     "compliance.listing",
     "compliance.log_case",
+    "compliance.projecting",
     "compliance.reading",
     "compliance.states",
     "compliance.transacting",
@@ -22,4 +23,4 @@ pytest.register_assert_rewrite(
     "compliance.working",
 )
 
-pytest_plugins = ["hypothesis_profiles", "postgres_fixtures", "store_fixtures", "witness_figures"]
+pytest_plugins = ["hypothesis_profiles", "witness_figures", "postgres_fixtures", "store_fixtures"]

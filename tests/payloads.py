@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import string
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -87,6 +88,11 @@ def held_at(value: object, place: list[str | int], sibling: object) -> tuple[obj
         held = {"sibling": sibling, step: held} if isinstance(step, str) else [sibling] * step + [held]
         path = f".{step}{path}" if isinstance(step, str) else f"[{step}]{path}"
     return held, path
+
+
+def named(value: object) -> str:
+    """A test's name for the value, the same in every process: without the addresses that a repr may hold."""
+    return f"{type(value).__name__}-{re.sub(' at 0x[0-9a-f]+', '', ascii(value))[:20]}"
 
 
 def same(left: object, right: object) -> bool:

@@ -1,4 +1,4 @@
-"""Fixtures for tests on PostgreSQL: one cluster a session, started when first asked for, and a fresh schema a test.
+"""Fixtures for tests on PostgreSQL: one cluster a session, started when first asked for, and an empty schema a test.
 
 The server is STEPLOG_TEST_DSN's if that is set. Where none can be had the tests skip and say so at the end of the run,
 and fail where CI is true.
@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import count
 
 import postgres_cluster
 import psycopg
 import pytest
-from psycopg import sql
+from postgres_schemas import PostgresSchemas, drop, new_name
+from witness_figures import skip_untested
 
 from steplog.eventstore.postgres import PostgresStore
 
-_MISSING = pytest.StashKey[str]()
-_numbers = count(1)
-
 
 @pytest.fixture(scope="session")
-def postgres_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
+def postgres_dsn() -> Iterator[str]:
     """A PostgreSQL database of the tests' own."""
     given = os.environ.get("STEPLOG_TEST_DSN")
     if given:
@@ -33,8 +30,7 @@ def postgres_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
     except postgres_cluster.NoPostgres as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"no PostgreSQL for the tests: {error}")
-        request.config.stash[_MISSING] = str(error)
-        pytest.skip(f"no PostgreSQL for the tests: {error}")
+        skip_untested("ON POSTGRESQL", error)
     try:
         yield cluster.dsn
     finally:
@@ -58,27 +54,33 @@ def own_cluster() -> Iterator[postgres_cluster.Cluster]:
         cluster.stop()
 
 
+@pytest.fixture(scope="session")
+def postgres_schemas(postgres_dsn: str) -> Iterator[PostgresSchemas]:
+    """The migrated schemas that tests take turns with."""
+    schemas = PostgresSchemas(postgres_dsn)
+    yield schemas
+    schemas.close()
+
+
 @pytest.fixture
-def postgres_schema(postgres_dsn: str) -> Iterator[str]:
-    """The name of a schema that nothing else uses, dropped after the test."""
-    name = f"steplog_test_{os.getpid()}_{next(_numbers)}"
+def postgres_schema(postgres_schemas: PostgresSchemas) -> Iterator[str]:
+    """The name of a migrated, empty schema that nothing else uses."""
+    name = postgres_schemas.lend()
     yield name
-    with psycopg.connect(postgres_dsn, autocommit=True, options="-c lock_timeout=10s") as connection:
-        connection.execute("set client_min_messages = warning")
-        connection.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(name)))
+    postgres_schemas.take_back(name)
+
+
+@pytest.fixture
+def new_schema(postgres_dsn: str) -> Iterator[str]:
+    """The name of a schema that is not there yet, dropped after the test."""
+    name = new_name()
+    yield name
+    drop(postgres_dsn, name)
 
 
 @pytest.fixture
 def postgres_store(postgres_dsn: str, postgres_schema: str) -> Iterator[PostgresStore]:
     """A migrated store in a schema of its own."""
     store = PostgresStore(postgres_dsn, schema=postgres_schema)
-    store.migrate()
     yield store
     store.close()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    missing = config.stash.get(_MISSING, None)
-    if missing:
-        terminalreporter.section("NOTHING WAS TESTED ON POSTGRESQL", red=True, bold=True)
-        terminalreporter.line(missing)

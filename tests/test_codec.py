@@ -15,7 +15,7 @@ from uuid import UUID
 
 import orjson
 import pytest
-from payloads import same
+from payloads import named, same
 from pydantic import BaseModel, SecretStr
 
 from steplog.eventstore.codec import check_name, decode, encode, escape
@@ -212,13 +212,13 @@ def refusal(value: object, **options: Any) -> PayloadRefused:
     return caught.value
 
 
-@pytest.mark.parametrize("value", REFUSED, ids=lambda value: f"{type(value).__name__}-{ascii(value)[:20]}")
+@pytest.mark.parametrize("value", REFUSED, ids=named)
 def test_what_would_not_come_back_as_it_went_in_is_refused_with_its_path(value: object) -> None:
     for held, path in holders(value):
         assert refusal(held).path == path
 
 
-@pytest.mark.parametrize("value", KEPT, ids=lambda value: f"{type(value).__name__}-{ascii(value)[:20]}")
+@pytest.mark.parametrize("value", KEPT, ids=named)
 def test_plain_values_come_back_in_value_and_type(value: object) -> None:
     for held, _ in holders(value):
         assert same(decode(encode(held)), held)
@@ -251,7 +251,7 @@ def test_the_path_of_an_odd_key_is_quoted_and_of_a_long_one_cut() -> None:
     assert len(refusal({"k" * MIB: math.nan}).path) < 2 * SHOWN_CHARS_MAX
 
 
-@pytest.mark.parametrize("value", REFUSED, ids=lambda value: f"{type(value).__name__}-{ascii(value)[:20]}")
+@pytest.mark.parametrize("value", REFUSED, ids=named)
 def test_a_refusal_can_itself_be_recorded(value: object) -> None:
     for held, _ in holders({"odd \ud800 key\x00": 1} if value == "\ud800" else value):
         assert encode(str(refusal(held)))

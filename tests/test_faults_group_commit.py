@@ -4,7 +4,6 @@ acknowledged that is not there, and the same appends sent again by another proce
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -18,6 +17,7 @@ from typing import Literal
 import psycopg
 import pytest
 from append_witness import KNOWN_S_MAX, owned_jobs
+from forked import processes
 from group_commit_process import KillStatement, commit_group
 from message_proxy import MessageProxy, Point, Side
 from psycopg.conninfo import make_conninfo
@@ -32,8 +32,6 @@ from steplog.eventstore.writer import Writer
 SIZES = [1, 2, 8, 64]
 Poison = Literal["fenced", "refused"]
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["group_commit_process", "steplog.eventstore.postgres", "steplog.eventstore.sqlite"])
 _numbers = count(1)
 
 
@@ -83,10 +81,10 @@ class Trials:
         self, group: Group, *, kill: KillStatement | None = None, begin: Callable[[int], None] = lambda pid: None
     ) -> None:
         """One process, killed at a statement of its own, or after `begin` heard which process is about to commit."""
-        ours, theirs = _processes.Pipe()
+        ours, theirs = processes.Pipe()
         acks = self._place.folder / f"acks-{next(_numbers)}"
         acks.touch()
-        process = _processes.Process(
+        process = processes.Process(
             target=commit_group, args=(self._place, group.first, group.items, kill, theirs, acks)
         )
         process.start()

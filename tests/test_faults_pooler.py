@@ -12,7 +12,7 @@ import pytest
 from append_witness import KNOWN_S_MAX, OwnedJob, Witness, append_one, owned_jobs
 from log_builder import LogBuilder
 from pooler import find_pgbouncer, pooled
-from witness_figures import Show
+from witness_figures import Show, skip_untested
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.clock import SystemClock
@@ -28,11 +28,10 @@ POOL = 3
 
 
 @pytest.fixture(scope="module")
-def pgbouncer(show_missing: Show) -> Path:
+def pgbouncer() -> Path:
     found = find_pgbouncer()
     if found is None:
-        show_missing("NOT TESTED BEHIND A POOLER", "there is no pgbouncer; `make pgbouncer` fetches Debian's")
-        pytest.skip("no pgbouncer")
+        skip_untested("BEHIND A POOLER", "there is no pgbouncer; `make pgbouncer` fetches Debian's")
     return found
 
 

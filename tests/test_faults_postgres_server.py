@@ -134,9 +134,9 @@ def test_a_server_that_only_reads_by_now_is_left_for_the_one_that_writes(
 
 
 def test_a_server_that_only_reads_and_is_the_only_one_is_waited_for(
-    own_cluster: Cluster, postgres_schema: str, read_only: Callable[[], None]
+    own_cluster: Cluster, new_schema: str, read_only: Callable[[], None]
 ) -> None:
-    with closing(PostgresStore(own_cluster.dsn, schema=postgres_schema)) as store:
+    with closing(PostgresStore(own_cluster.dsn, schema=new_schema)) as store:
         store.migrate()
         (job,) = owned_jobs(store, 1)
         read_only()

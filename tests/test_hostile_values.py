@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from log_builder import LogBuilder
-from payloads import EDGES, OFFENDERS, OFFENDING, PLACES, Shade, held_at, plain_json, same
+from payloads import EDGES, OFFENDERS, OFFENDING, PLACES, Shade, held_at, named, plain_json, same
 from pydantic import BaseModel, SecretStr
 
 from steplog import Context, DefinitionError, Step, Workflow
@@ -133,7 +133,7 @@ def test_a_value_that_cannot_be_kept_is_refused_in_every_event_by_its_path(
 
 # --- through a workflow ----------------------------------------------------------------------------------------------
 
-OFFENDER = pytest.mark.parametrize("offender", OFFENDERS, ids=ascii)
+OFFENDER = pytest.mark.parametrize("offender", OFFENDERS, ids=named)
 
 
 def test_every_edge_goes_through_a_workflow_and_back(store: Store) -> None:

@@ -77,5 +77,5 @@ def test_a_service_that_ignored_keys_would_be_found(steplog: Kit, given: Registr
 
     service = Forgetful()
     steplog.use(registration_api, service)
-    with pytest.raises(AssertionError, match=r"effect \('\w+', .*\) happened 2 times \(undisturbed: 1\)"):
+    with pytest.raises(AssertionError, match=r"effect \('\w+', .*[)…] happened 2 times \(undisturbed: 1\)"):
         steplog.assert_crash_safe_blocking(registration, given, effects=service.done)

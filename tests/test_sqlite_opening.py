@@ -21,13 +21,14 @@ from steplog.eventstore.errors import (
     StoreNotMigrated,
     StoreUnavailable,
 )
+from steplog.eventstore.migrations import known_migrations
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.sqlite_connections import ROLE_RETRY_WRITES, Connections
 from steplog.eventstore.store import HeadQuery
 from steplog.testing.clock import VirtualClock
 
 LOCK_PROGRAM = Path(__file__).with_name("lock_program.py")
-MIGRATIONS = ["0001_log", "0002_events_are_append_only"]
+MIGRATIONS = [migration.title for migration in known_migrations("sqlite")]
 
 
 @pytest.fixture

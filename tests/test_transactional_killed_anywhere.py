@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -15,6 +14,7 @@ from typing import Literal
 
 import psycopg
 import pytest
+from forked import processes
 from group_commit_process import KillStatement
 from message_proxy import MessageProxy, Point, Side
 from psycopg.conninfo import make_conninfo
@@ -30,8 +30,6 @@ from steplog.eventstore.store import Store
 DONE_S_MAX = 60
 WHENS: tuple[Literal["before", "after"], ...] = ("before", "after")
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["transactional_process"])
 _numbers = count(1)
 
 
@@ -49,8 +47,8 @@ class Trials:
     def run(self, *, kill: KillStatement | None = None, begin: Callable[[int], None] = lambda pid: None) -> bool:
         """One job: whether its process was killed, rather than finished."""
         key = f"job {next(_numbers)}"
-        ours, theirs = _processes.Pipe()
-        process = _processes.Process(target=work, args=(self._place, key, theirs, kill))
+        ours, theirs = processes.Pipe()
+        process = processes.Process(target=work, args=(self._place, key, theirs, kill))
         process.start()
         theirs.close()
         assert process.pid is not None
@@ -64,7 +62,7 @@ class Trials:
             self._await_quiet()
             self.found.add(len(self.check(key)))
             self.killed += 1
-            heir = _processes.Process(target=work, args=(self._place, key, None, None))
+            heir = processes.Process(target=work, args=(self._place, key, None, None))
             heir.start()
             heir.join(DONE_S_MAX)
             assert heir.exitcode == 0

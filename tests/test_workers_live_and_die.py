@@ -299,9 +299,11 @@ def test_retries_that_wait_survive_the_worker_with_count_and_due_time(store: Sto
     running = threading.Thread(target=run)
     running.start()
     while not ran:
+        assert running.is_alive()
         moment.wait(0.005)
     (head,) = store.heads(HeadQuery())
     while "SubStepRetryScheduled" not in [event.type for event in store.read(head.job_id)]:
+        assert running.is_alive()
         moment.wait(0.005)
     assert head.worker_id is not None
     store.retire_worker(head.worker_id)

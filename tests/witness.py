@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from forked import processes
 from registration_shape import EFFECTS, STATUSES
 from witness_process import KillPoint, Place, work
 
@@ -21,13 +21,10 @@ from steplog.projections.head import head_of
 from steplog.projections.snapshot import snapshot
 from steplog.projections.state import State
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["steplog.engine.jobs", "steplog.eventstore.postgres", "steplog.eventstore.sqlite"])
-
 
 def run_until_killed(place: Place, kill: KillPoint) -> bool:
     """One worker process; whether it was killed, rather than finished."""
-    process = _processes.Process(target=work, args=(place, kill))
+    process = processes.Process(target=work, args=(place, kill))
     process.start()
     process.join(60)
     assert process.exitcode in (0, -signal.SIGKILL), f"the worker ended with {process.exitcode} at {kill}"

@@ -12,6 +12,7 @@ from compliance.creating import CreatingCompliance
 from compliance.feeding import FeedingCompliance
 from compliance.inspecting import InspectingCompliance
 from compliance.listing import ListingCompliance
+from compliance.projecting import ProjectingCompliance
 from compliance.reading import ReadingCompliance
 from compliance.states import StatesCompliance
 from compliance.transacting import TransactingCompliance
@@ -28,6 +29,7 @@ class StoreCompliance(
     ReadingCompliance,
     ListingCompliance,
     FeedingCompliance,
+    ProjectingCompliance,
     StatesCompliance,
     InspectingCompliance,
     WorkersCompliance,

@@ -1,0 +1,188 @@
+"""Commands that look after the store and what is derived from its log: the schema, the projections, old jobs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from steplog.commands.sharing import config_of, console_of, store_of
+from steplog.terminal.command import Command
+from steplog.terminal.console import Console
+
+if TYPE_CHECKING:
+    from steplog.eventstore.store import Store
+    from steplog.projections.projecting import Projection
+
+TOLD_EVERY_JOBS = 1000
+PROJECTIONS = ("statistics", "report")
+
+
+@click.command(cls=Command)
+@console_of
+def status(console: Console) -> None:
+    """Say whether the store can be reached and is up to date (exit code 6 if not), and how its projections stand."""
+    from steplog.eventstore.errors import StoreNotMigrated
+    from steplog.terminal.table import facts
+
+    with store_of(console) as store:
+        pending = store.migrate(dry_run=True)
+        projections = [] if pending else _projections(console, store)
+        if console.output == "table":
+            schema = f"lacks {', '.join(pending)}" if pending else "up to date"
+            shown = [(each["name"], _standing(each)) for each in projections]
+            console.lines(facts([("store", store.url), ("schema", schema), *shown], console.look))
+        else:
+            console.document({"store": store.url, "pending": pending, "projections": projections})
+        if pending:
+            raise StoreNotMigrated(f"{store.url} lacks {len(pending)} migrations")
+
+
+def _projections(console: Console, store: Store) -> list[dict[str, Any]]:
+    """How each projection stands, as JSON shows it."""
+    from steplog.projections.following import next_name
+    from steplog.projections.runner import ProjectionRunner
+
+    checkpoints, aside = store.projected.checkpoints(), store.projected.quarantined()
+    lags = ProjectionRunner(store, _own(console)).lags_s()
+    return [
+        {
+            "name": name,
+            "generation": checkpoints[name]["generation"] if name in checkpoints else None,
+            "lag_s": lag_s,
+            "rebuilding": checkpoints[next_name(name)]["done"] if next_name(name) in checkpoints else None,
+            "quarantined": [
+                {"job_id": job.job_id, "version": job.version, "error": job.error}
+                for job in aside
+                if job.projection == name
+            ],
+        }
+        for name, lag_s in lags.items()
+    ]
+
+
+def _standing(projection: dict[str, Any]) -> str:
+    from steplog.terminal.text import one_line
+    from steplog.terminal.times import duration
+
+    lag_s, aside = projection["lag_s"], projection["quarantined"]
+    said = ["not built yet" if lag_s is None else f"{duration(lag_s)} behind" if lag_s else "current"]
+    if projection["rebuilding"] is not None:
+        said.append(f"being rebuilt: {projection['rebuilding']} jobs so far")
+    if aside:
+        first = f"{aside[0]['job_id']} at version {aside[0]['version']}: {one_line(aside[0]['error'])}"
+        said.append(f"{len(aside)} jobs put aside, the first {first}")
+    return "; ".join(said)
+
+
+@click.command(cls=Command)
+@click.argument("projection", type=click.Choice(PROJECTIONS), required=False)
+@console_of
+def rebuild(console: Console, projection: str | None) -> None:
+    """Make a projection, or all, anew from the log, beside the one that is read; then it takes that one's place.
+
+    What was broken off goes on from where it was. Jobs run on meanwhile, and what was put aside is tried again.
+    """
+    from steplog.projections.runner import rebuild as building
+
+    with store_of(console) as store:
+        for each in _own(console):
+            if projection not in (None, each.name):
+                continue
+            told = jobs = 0
+            for built in building(store, each):
+                jobs = built.jobs
+                if jobs >= told + TOLD_EVERY_JOBS:
+                    told = jobs
+                    console.note(f"{each.name}: {jobs} jobs so far")
+            if console.output == "table":
+                console.lines([f"{each.name}: rebuilt from {jobs} jobs"])
+            else:
+                console.document({"name": each.name, "jobs": jobs})
+
+
+@click.command(cls=Command)
+@click.option("--once", is_flag=True, help="End when nothing is left to do.")
+@console_of
+def project(console: Console, once: bool) -> None:
+    """Keep the projections current, until stopped: the statistics, and the table of a page of your own.
+
+    That table is registration_job_steps in the store's schema, or what report_table in steplog.toml or
+    STEPLOG_REPORT_TABLE names. Workers and the server do the same beside their work.
+    """
+    from steplog.projections.runner import ProjectionRunner
+
+    with store_of(console) as store:
+        runner = ProjectionRunner(store, _own(console))
+        if once:
+            runner.catch_up()
+            return
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        console.note(f"keeping {', '.join(PROJECTIONS)} of {store.url} current; Ctrl-C ends it")
+        runner.run(stop)
+
+
+@click.command(cls=Command)
+@click.option("--workflow", metavar="NAME", help="Only of that one.")
+@console_of
+def stats(console: Console, workflow: str | None) -> None:
+    """Show how often each sub-step ran, how often that failed, and how long it took."""
+    from dataclasses import asdict
+
+    from steplog.projections.runner import read_statistics
+    from steplog.terminal.table import table
+    from steplog.terminal.text import one_line
+    from steplog.terminal.times import duration
+
+    with store_of(console) as store:
+        found = read_statistics(store, workflow)
+        if console.output != "table":
+            console.documents(asdict(each) for each in found)
+            return
+        if not found:
+            console.note(f"nothing is counted yet: run `{console.command('db project --once')}`")
+            return
+        headings = ("workflow", "sub-step", "attempts", "failed", "interrupted", "skipped", "p50", "p95")
+        rows = [
+            [
+                one_line(each.workflow),
+                one_line(f"{each.phase}/{each.sub_step}"),
+                str(each.attempts),
+                f"{each.failed} ({each.failure_rate:.0%})" if each.failed and each.failure_rate else "",
+                str(each.interrupted or ""),
+                str(each.skipped or ""),
+                "" if each.p50_s is None else duration(each.p50_s),
+                "" if each.p95_s is None else duration(each.p95_s),
+            ]
+            for each in found
+        ]
+        console.lines(table(headings, rows, console.look))
+
+
+@click.command("sql", cls=Command)
+@click.option("--all", "every", is_flag=True, help="Every migration, also those applied.")
+@console_of
+def sql(console: Console, every: bool) -> None:
+    """Print what `db migrate` would run, for somebody who runs it by hand."""
+    from steplog.eventstore.migrations import Dialect, known_migrations, script
+
+    with store_of(console, create=True) as store:
+        dialect: Dialect = "sqlite" if store.url.startswith("sqlite") else "postgres"
+        pending = store.migrate(dry_run=True)
+        chosen = [each for each in known_migrations(dialect) if every or each.title in pending]
+        console.lines(script(dialect, chosen).splitlines() if chosen else [])
+        if not chosen:
+            console.note(f"{store.url} is up to date")
+
+
+def _own(console: Console) -> list[Projection]:
+    from steplog.projections.runner import own_projections
+
+    return own_projections(config_of(console).report_table.value)
+
+
+COMMANDS = (status, sql, rebuild, project)
