@@ -22,12 +22,15 @@ DECLARED_DEAD = 4
 """The exit code of a worker that was declared dead."""
 
 
+QUICK = Settings(interruptions_max=1000, poll_s=0.05, poll_s_max=0.2)
+
+
 @dataclass(frozen=True)
 class Fleet:
     """How the workers of a test are."""
 
     shape: Literal["registration", "steady"] = "registration"
-    settings: Settings = Settings(interruptions_max=1000, poll_s=0.05, poll_s_max=0.2)
+    settings: Settings = QUICK
     concurrency: int = 8
     far: bool = False
     """Whether nobody can look at its process: only its lease tells that it died."""
