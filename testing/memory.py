@@ -18,7 +18,7 @@ import orjson
 
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
-from steplog.eventstore.clock import Clock, later
+from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, LogError, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
@@ -48,7 +48,8 @@ from steplog.eventstore.store import (
 )
 from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, logs_of, read_to, tail_of
 from steplog.testing.clock import VirtualClock
-from steplog.testing.memory_log import InspectionInMemory, JobInMemory, due_of, matches, owned, position_at, row_of
+from steplog.testing.memory_fleet import SchedulesInMemory, SlotsInMemory, longest_due, work_of
+from steplog.testing.memory_log import InspectionInMemory, JobInMemory, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
 
 
@@ -67,9 +68,8 @@ class MemoryStore:
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._hints = 0
-        self._slots: dict[tuple[str, int], tuple[str, str]] = {}
-        """By limit and slot, who took it last and when."""
-        self._schedules: dict[tuple[str, str], ScheduleRow] = {}
+        self._slots = SlotsInMemory()
+        self._schedules = SchedulesInMemory()
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
         self._database = open_in_memory()
@@ -193,13 +193,7 @@ class MemoryStore:
 
     def look_for_work(self, query: WorkQuery) -> Work:
         with self._lock:
-            now, heads = self.now(), [job.head for job in self._jobs.values()]
-            wanted = [head for head in heads if head.columns.workflow in query.workflows]
-            free = [head for head in wanted if head.worker_id is None and head.columns.wake_at is not None]
-            late = [head.columns.wake_at for head in free if head.columns.wake_at and head.columns.wake_at > now]
-            fresh = [head for head in wanted if query.refused.get(head.job_id) != head.version]
-            left = [head for head in fresh if head.worker_id is not None and not self._lives(head.worker_id)]
-            return Work(now, due_of(query, free, now), left[: query.limit], min(late, default=None))
+            return work_of(query, self._heads(), self.now(), self._lives)
 
     def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
         with self._lock:
@@ -298,21 +292,15 @@ class MemoryStore:
 
     def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
         with self._lock:
-            name = (schedule.workflow, schedule.name)
-            known = self._schedules.get(name)
-            seen_at, last_at = (known.seen_at, known.last_at) if known else (self.now(), None)
-            self._schedules[name] = replace(schedule, seen_at=seen_at, last_at=last_at)
-            return self._schedules[name]
+            return self._schedules.see(schedule, self.now())
 
     def schedule_fired(self, workflow: str, name: str, at: str) -> None:
         with self._lock:
-            known = self._schedules.get((workflow, name))
-            if known and (known.last_at is None or known.last_at < at):
-                self._schedules[workflow, name] = replace(known, last_at=at)
+            self._schedules.fired(workflow, name, at)
 
     def schedules(self) -> list[ScheduleRow]:
         with self._lock:
-            return [self._schedules[name] for name in sorted(self._schedules)]
+            return self._schedules.every()
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -339,9 +327,7 @@ class MemoryStore:
 
     def longest_ready(self, limit: int) -> list[Head]:
         with self._lock:
-            free = [job.head for job in self._jobs.values() if job.head.worker_id is None]
-            due = [head for head in free if head.columns.wake_at and head.columns.wake_at <= self.now()]
-            return sorted(due, key=lambda head: head.columns.wake_at or "")[: max(limit, 0)]
+            return longest_due(self._heads(), self.now())[: max(limit, 0)]
 
     def workers(self) -> list[Worker]:
         with self._lock:
@@ -357,6 +343,12 @@ class MemoryStore:
         if job_id not in self._jobs:
             raise JobNotFound(job_id)
         return self._jobs[job_id]
+
+    def _heads(self) -> list[Head]:
+        return [job.head for job in self._jobs.values()]
+
+    def _is_owned(self, job_id: str) -> bool:
+        return self._job(job_id).head.worker_id is not None
 
     def _await_head(self, job_id: str) -> None:
         self._let_go.wait_for(lambda: job_id not in self._jobs or not self._jobs[job_id].held)
@@ -384,23 +376,10 @@ class MemoryStore:
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
             for wanted in slots:
-                if not self._take_slot(wanted, item.job_id):
+                if not self._slots.take(wanted, item.job_id, self.now(), self._is_owned):
                     return Answer(item.job_id, Code.LIMITED, first, wanted.limit)
             self._store(job, owned(job.head, item.claim), item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
-
-    def _take_slot(self, wanted: SlotWanted, job_id: str) -> bool:
-        now = self.now()
-        for slot in range(wanted.slots):
-            holder, taken_at = self._slots.get((wanted.limit, slot), ("", ""))
-            if wanted.period_s is not None:
-                used = taken_at > later(now, -wanted.period_s)
-            else:
-                used = holder not in ("", job_id) and self._job(holder).head.worker_id is not None
-            if not used:
-                self._slots[wanted.limit, slot] = (job_id, now)
-                return True
-        return False
 
     def _judged(self, job: JobInMemory, item: Append) -> Code:
         first = item.expected.version

@@ -12,7 +12,7 @@ from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.inspection import PAGE_JOBS, Key
 from steplog.eventstore.rows import Row
-from steplog.eventstore.store import Claim, Head, HeadQuery, StoredState, WorkQuery
+from steplog.eventstore.store import Claim, Head, HeadQuery, StoredState
 
 
 @dataclass(slots=True)
@@ -54,18 +54,6 @@ class InspectionInMemory:
 
     def damage(self) -> list[str]:
         return []
-
-
-def due_of(query: WorkQuery, free: Sequence[Head], now: str) -> list[Head]:
-    """By workflow, of each the first few by priority and then by time."""
-    due: list[Head] = []
-    for workflow in query.workflows:
-        found = [head for head in free if head.columns.workflow == workflow and (head.columns.wake_at or "") <= now]
-        fresh = [head for head in found if query.refused.get(head.job_id) != head.version]
-        fresh = [head for head in fresh if not query.is_held_up(workflow, head.columns.tags)]
-        in_order = sorted(fresh, key=lambda head: (-head.columns.priority, head.columns.wake_at or ""))
-        due += in_order[: query.limit]
-    return due
 
 
 def owned(head: Head, claim: Claim | None) -> Head:

@@ -1,0 +1,80 @@
+"""What the in-memory store does for a fleet: finding work, slots of limits, schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from steplog.eventstore.clock import later
+from steplog.eventstore.schedules import ScheduleRow
+from steplog.eventstore.store import Head, SlotWanted, Work, WorkQuery
+
+
+def work_of(query: WorkQuery, heads: Sequence[Head], now: str, lives: Callable[[str], bool]) -> Work:
+    """What a worker could claim of the jobs."""
+    wanted = [head for head in heads if head.columns.workflow in query.workflows]
+    free = [head for head in wanted if head.worker_id is None and head.columns.wake_at is not None]
+    late = [head.columns.wake_at for head in free if head.columns.wake_at and head.columns.wake_at > now]
+    fresh = [head for head in wanted if query.refused.get(head.job_id) != head.version]
+    left = [head for head in fresh if head.worker_id is not None and not lives(head.worker_id)]
+    return Work(now, _due_of(query, free, now), left[: query.limit], min(late, default=None))
+
+
+def _due_of(query: WorkQuery, free: Sequence[Head], now: str) -> list[Head]:
+    """By workflow, of each the first few by priority and then by time."""
+    due: list[Head] = []
+    for workflow in query.workflows:
+        found = [head for head in free if head.columns.workflow == workflow and (head.columns.wake_at or "") <= now]
+        fresh = [head for head in found if query.refused.get(head.job_id) != head.version]
+        fresh = [head for head in fresh if not query.is_held_up(workflow, head.columns.tags)]
+        in_order = sorted(fresh, key=lambda head: (-head.columns.priority, head.columns.wake_at or ""))
+        due += in_order[: query.limit]
+    return due
+
+
+def longest_due(heads: Sequence[Head], now: str) -> list[Head]:
+    """Jobs nobody owns that are due, those first that have waited longest."""
+    due = [head for head in heads if head.worker_id is None and head.columns.wake_at and head.columns.wake_at <= now]
+    return sorted(due, key=lambda head: head.columns.wake_at or "")
+
+
+class SlotsInMemory:
+    """By limit and slot, who took it last and when."""
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[str, int], tuple[str, str]] = {}
+
+    def take(self, wanted: SlotWanted, job_id: str, now: str, is_owned: Callable[[str], bool]) -> bool:
+        """Whether there was a slot for the job; the one that it has is its own."""
+        for slot in range(wanted.slots):
+            holder, taken_at = self._taken.get((wanted.limit, slot), ("", ""))
+            if wanted.period_s is not None:
+                used = taken_at > later(now, -wanted.period_s)
+            else:
+                used = holder not in ("", job_id) and is_owned(holder)
+            if not used:
+                self._taken[wanted.limit, slot] = (job_id, now)
+                return True
+        return False
+
+
+class SchedulesInMemory:
+    """Schedules by workflow and name."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], ScheduleRow] = {}
+
+    def see(self, schedule: ScheduleRow, now: str) -> ScheduleRow:
+        name = (schedule.workflow, schedule.name)
+        known = self._known.get(name)
+        seen_at, last_at = (known.seen_at, known.last_at) if known else (now, None)
+        self._known[name] = replace(schedule, seen_at=seen_at, last_at=last_at)
+        return self._known[name]
+
+    def fired(self, workflow: str, name: str, at: str) -> None:
+        known = self._known.get((workflow, name))
+        if known and (known.last_at is None or known.last_at < at):
+            self._known[workflow, name] = replace(known, last_at=at)
+
+    def every(self) -> list[ScheduleRow]:
+        return [self._known[name] for name in sorted(self._known)]
