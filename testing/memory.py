@@ -46,9 +46,9 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, logs_of, read_to, tail_of
+from steplog.eventstore.stream import Mark, judge, judge_claim, logs_of, read_to, tail_of
 from steplog.testing.clock import VirtualClock
-from steplog.testing.memory_fleet import SchedulesInMemory, SlotsInMemory, longest_due, work_of
+from steplog.testing.memory_fleet import SchedulesInMemory, SlotsInMemory, batches_of, longest_due, work_of
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
 
@@ -229,9 +229,7 @@ class MemoryStore:
 
     def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
         with self._lock:
-            heads = [job.head.columns for job in self._jobs.values()]
-            found = [head for head in heads if head.batch_id is not None and batch_id in (None, head.batch_id)]
-            return batch_counts((head.batch_id, head.created_at, head.status, 1) for head in found)[: max(limit, 0)]
+            return batches_of(self._heads(), batch_id)[: max(limit, 0)]
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         with self._lock:
@@ -323,7 +321,7 @@ class MemoryStore:
 
     def owned_counts(self) -> dict[str, int]:
         with self._lock:
-            return dict(Counter(job.head.worker_id for job in self._jobs.values() if job.head.worker_id is not None))
+            return dict(Counter(head.worker_id for head in self._heads() if head.worker_id is not None))
 
     def longest_ready(self, limit: int) -> list[Head]:
         with self._lock:
@@ -375,9 +373,9 @@ class MemoryStore:
         marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
-            for wanted in slots:
-                if not self._slots.take(wanted, item.job_id, self.now(), self._is_owned):
-                    return Answer(item.job_id, Code.LIMITED, first, wanted.limit)
+            used_up = self._slots.take_all(slots, item.job_id, self.now(), self._is_owned)
+            if used_up is not None:
+                return Answer(item.job_id, Code.LIMITED, first, used_up)
             self._store(job, owned(job.head, item.claim), item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from steplog.eventstore.clock import later
 from steplog.eventstore.schedules import ScheduleRow
-from steplog.eventstore.store import Head, SlotWanted, Work, WorkQuery
+from steplog.eventstore.store import BatchCount, Head, SlotWanted, Work, WorkQuery
+from steplog.eventstore.stream import batch_counts
 
 
 def work_of(query: WorkQuery, heads: Sequence[Head], now: str, lives: Callable[[str], bool]) -> Work:
@@ -38,13 +39,25 @@ def longest_due(heads: Sequence[Head], now: str) -> list[Head]:
     return sorted(due, key=lambda head: head.columns.wake_at or "")
 
 
+def batches_of(heads: Sequence[Head], batch_id: str | None) -> list[BatchCount]:
+    """That batch, or each, counted; newest first."""
+    found = [head for head in heads if head.columns.batch_id is not None and batch_id in (None, head.columns.batch_id)]
+    return batch_counts((head.columns.batch_id, head.columns.created_at, head.columns.status, 1) for head in found)
+
+
 class SlotsInMemory:
     """By limit and slot, who took it last and when."""
 
     def __init__(self) -> None:
         self._taken: dict[tuple[str, int], tuple[str, str]] = {}
 
-    def take(self, wanted: SlotWanted, job_id: str, now: str, is_owned: Callable[[str], bool]) -> bool:
+    def take_all(
+        self, slots: Sequence[SlotWanted], job_id: str, now: str, is_owned: Callable[[str], bool]
+    ) -> str | None:
+        """Take a slot of each limit; the first limit that has none left, if any."""
+        return next((slot.limit for slot in slots if not self._take(slot, job_id, now, is_owned)), None)
+
+    def _take(self, wanted: SlotWanted, job_id: str, now: str, is_owned: Callable[[str], bool]) -> bool:
         """Whether there was a slot for the job; the one that it has is its own."""
         for slot in range(wanted.slots):
             holder, taken_at = self._taken.get((wanted.limit, slot), ("", ""))
