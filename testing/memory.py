@@ -46,10 +46,10 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import Mark, judge, judge_claim, logs_of, read_to, tail_of
+from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of
 from steplog.testing.clock import VirtualClock
 from steplog.testing.memory_fleet import SchedulesInMemory, SlotsInMemory, batches_of, longest_due, work_of
-from steplog.testing.memory_log import InspectionInMemory, JobInMemory, matches, owned, position_at, row_of
+from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
 
 
@@ -369,8 +369,7 @@ class MemoryStore:
         job = self._jobs[item.job_id]
         if job.held:
             return Answer(item.job_id, Code.BUSY, job.head.version)
-        first = item.expected.version
-        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
+        first, marks = item.expected.version, marks_of(job, item)
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
             used_up = self._slots.take_all(slots, item.job_id, self.now(), self._is_owned)
@@ -380,9 +379,7 @@ class MemoryStore:
         return Answer(item.job_id, code, job.head.version)
 
     def _judged(self, job: JobInMemory, item: Append) -> Code:
-        first = item.expected.version
-        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
-        return judge(item, job.head, lambda: marks)
+        return judge(item, job.head, lambda: marks_of(job, item))
 
     def _store(self, job: JobInMemory, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> None:
         end = end_of(events, head.position)

@@ -12,7 +12,8 @@ from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.inspection import PAGE_JOBS, Key
 from steplog.eventstore.rows import Row
-from steplog.eventstore.store import Claim, Head, HeadQuery, StoredState
+from steplog.eventstore.store import Append, Claim, Head, HeadQuery, StoredState
+from steplog.eventstore.stream import Mark
 
 
 @dataclass(slots=True)
@@ -99,3 +100,8 @@ def matches(head: Head, query: HeadQuery) -> bool:
         and (query.since is None or columns.created_at >= query.since)
         and (query.before is None or head.job_id < query.before)
     )
+
+
+def marks_of(job: JobInMemory, item: Append) -> dict[int, Mark]:
+    """The stored events from where the item is to go on, by version."""
+    return {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(item.expected.version - 1, 0) :]}
