@@ -24,7 +24,7 @@ from steplog.projections.plan import Key, Shape, key_of, split_key
 from steplog.projections.readiness import blocking_failure, in_order, sub_step_of, unmet_needs
 from steplog.projections.state import SETTLED, State, SubStepState, current_phase
 
-__all__ = ["Decision", "decide", "idempotency_key", "in_progress", "next_due"]
+__all__ = ["Decision", "decide", "idempotency_key", "in_progress", "is_suspect", "next_due"]
 
 WARNINGS_MAX = 100
 """How many tolerated failures a completed job names; the rest it counts."""
@@ -60,6 +60,15 @@ def decide(state: State, shape: Shape, happened: Iterable[Fact], now: str, situa
 def idempotency_key(job_id: str, key: Key, generation: int, item: str | None = None) -> str:
     """The same for every attempt of a sub-step in one generation, and for nothing else."""
     return sha256("\n".join((job_id, key, item or "", str(generation))).encode()).hexdigest()[:32]
+
+
+def is_suspect(state: State) -> bool:
+    """Whether something of the job was so often in progress when its owner died that it may be the reason."""
+    return any(
+        phase["sub_steps"][name]["interruptions"] >= SUSPECT_AFTER
+        for phase in state["phases"].values()
+        for name in phase["suspended"]
+    )
 
 
 def next_due(state: State, decided_at: str) -> str | None:

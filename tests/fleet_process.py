@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import signal
 import sys
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from pydantic import BaseModel
 from registration_shape import registration_shape
 from witness_process import KillPoint, Place, WitnessedStore, note
 
@@ -29,7 +31,7 @@ QUICK = Settings(interruptions_max=1000, poll_s=0.05, poll_s_max=0.2)
 class Fleet:
     """How the workers of a test are."""
 
-    shape: Literal["registration", "steady"] = "registration"
+    shape: Literal["registration", "steady", "deadly"] = "registration"
     settings: Settings = QUICK
     concurrency: int = 8
     far: bool = False
@@ -62,7 +64,24 @@ def _workflow(place: Place, fleet: Fleet) -> Workflow[Any, Any]:
 
     if fleet.shape == "registration":
         return registration_shape(effect)
-    return steady(place, fleet.holds_gil_s)
+    return deadly() if fleet.shape == "deadly" else steady(place, fleet.holds_gil_s)
+
+
+class Dose(BaseModel):
+    deadly: bool = False
+
+
+def deadly() -> Workflow[Dose]:
+    """Jobs that take a moment, one of which kills its process whenever it runs."""
+    wf = Workflow("deadly", input=Dose)
+
+    @wf.sub_step
+    async def swallow(step: Step[Dose]) -> None:
+        await asyncio.sleep(0.05)
+        if step.input.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return wf
 
 
 def steady(place: Place, holds_gil_s: float = 0.0) -> Workflow[Any, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import fleet_process
 import psycopg
 import pytest
-from fleet_process import DECLARED_DEAD, Fleet
+from fleet_process import DECLARED_DEAD, QUICK, Dose, Fleet
 from registration_shape import Signup, registration_shape
 from witness import assert_explained, assert_nothing_ran_after_its_completion, assert_outcome, noted
 from witness_figures import Show
@@ -231,6 +231,37 @@ def test_a_worker_whose_interpreter_is_held_for_three_leases_writes_nothing_afte
     postgres_place: Place, trial: int
 ) -> None:
     zombies(postgres_place, Fleet("steady", SHORT, 1, holds_gil_s=3 * SHORT.lease_s), lambda zombie: None)
+
+
+# --- what kills its own process --------------------------------------------------------------------------------------
+
+
+def test_a_job_that_kills_its_process_parks_and_its_neighbours_complete(place: Place) -> None:
+    one_deadly_among(place, innocent=6)
+
+
+@pytest.mark.heavy
+def test_a_job_that_kills_its_process_parks_among_two_hundred(place: Place) -> None:
+    one_deadly_among(place, innocent=200)
+
+
+def one_deadly_among(place: Place, innocent: int) -> None:
+    store, settings = place.open(), replace(QUICK, interruptions_max=3)
+    wf = fleet_process.deadly()
+    batch = wf.submit_many([Dose(), Dose(deadly=True), *[Dose()] * (innocent - 1)], store=store)
+    deaths = 0
+
+    def is_over() -> bool:
+        return store.batches(batch.batch_id)[0].statuses == {"completed": innocent, "parked": 1}
+
+    while not is_over():
+        assert deaths < 5, store.batches(batch.batch_id)
+        worker = started(place, Fleet("deadly", settings))
+        with ended(worker):
+            until(lambda worker=worker: is_over() or not worker.is_alive())  # type: ignore[misc]  # this worker
+        deaths += worker.exitcode == -signal.SIGKILL and not is_over()
+    assert store.head(batch.job_ids[1]).columns.status == "parked"
+    store.close()
 
 
 # --- asked to stop ---------------------------------------------------------------------------------------------------
