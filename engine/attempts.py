@@ -152,14 +152,14 @@ class Attempts:
 
     async def _supervise(self, call: _Call, timeout_s: float | None) -> None:
         try:
-            if call.sub_step.bindings.transaction is not None:
+            if call.is_transactional:
                 await self._transact(call, timeout_s)
             elif timeout_s is not None or not call.sub_step.bindings.is_async:
                 await self._watch(call, timeout_s)
             elif (outcome := await call.run_async()) is not None:  # nothing to wait for beside it: no task of its own
                 self._inbox.post(outcome)
         except Exception as error:  # no thread to run in, an exception nobody can look at
-            self._inbox.post(fact.Failed(call.of, error_data(error, call.may_retry(error)), 0.0, random.random()))
+            self._inbox.post(call.failed(error, 0.0))
         finally:
             del self._running[call.channel]
             if call.channel.cancelled:
@@ -224,10 +224,8 @@ class Attempts:
     async def _time_out(self, call: _Call, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
         """Record the timeout, unless it was settled before, and wait for the handler: a thread cannot be killed."""
         if not call.channel.is_over:
-            timeout = HandlerTimeout(timeout_s)
             call.channel.flush()
-            outcome = fact.Failed(call.of, error_data(timeout, call.may_retry(timeout)), timeout_s, random.random())
-            self._inbox.post(outcome)
+            self._inbox.post(call.failed(HandlerTimeout(timeout_s), timeout_s))
             self._set_aside(call.channel)
         _cancel(running)
         await asyncio.wait({running})
@@ -341,9 +339,18 @@ class _Call:
         if isinstance(error, Cancelled) and self.channel.cancelled:
             return None
         if isinstance(error, Skip):
-            return fact.SkipRaised(self.of, message_of(error))
+            return fact.SkipRaised(self.of, message_of(error), self.is_transactional)
+        return self.failed(error, self._seconds_since(started))
+
+    def failed(self, error: BaseException, seconds: float) -> fact.Failed:
+        """The attempt's failure by that error."""
         data = error_data(error, self.may_retry(error))
-        return fact.Failed(self.of, data, self._seconds_since(started), random.random())
+        return fact.Failed(self.of, data, seconds, random.random(), self.is_transactional)
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether nothing of the attempt is left unless its completion is committed with it."""
+        return self.sub_step.bindings.transaction is not None
 
     def may_retry(self, error: BaseException) -> bool:
         """Whether the sub-step's policy has that error tried again."""

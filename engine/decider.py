@@ -15,6 +15,7 @@ from steplog.engine import facts as fact
 from steplog.engine.deciding.deadlines import deadlines_of, exceeded, fail_late, job_is_late
 from steplog.engine.deciding.draft import Draft, in_progress
 from steplog.engine.deciding.outcomes import take
+from steplog.engine.deciding.suspects import a_suspect_runs, is_suspect
 from steplog.engine.deciding.waits import begin_wait, end_waits
 from steplog.engine.facts import Fact, Situation
 from steplog.eventstore import events as ev
@@ -24,14 +25,11 @@ from steplog.projections.plan import Key, Shape, key_of, split_key
 from steplog.projections.readiness import blocking_failure, in_order, sub_step_of, unmet_needs
 from steplog.projections.state import SETTLED, State, SubStepState, current_phase
 
-__all__ = ["Decision", "decide", "idempotency_key", "in_progress", "is_suspect", "next_due"]
+__all__ = ["Decision", "decide", "idempotency_key", "in_progress", "next_due"]
 
 WARNINGS_MAX = 100
 """How many tolerated failures a completed job names; the rest it counts."""
 WARNING_CHARS_MAX = 500
-
-SUSPECT_AFTER = 2
-"""Interruptions of a sub-step by its owner's death after which it may be what kills its owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +58,6 @@ def decide(state: State, shape: Shape, happened: Iterable[Fact], now: str, situa
 def idempotency_key(job_id: str, key: Key, generation: int, item: str | None = None) -> str:
     """The same for every attempt of a sub-step in one generation, and for nothing else."""
     return sha256("\n".join((job_id, key, item or "", str(generation))).encode()).hexdigest()[:32]
-
-
-def is_suspect(state: State) -> bool:
-    """Whether something of the job was so often in progress when its owner died that it may be the reason."""
-    return any(
-        phase["sub_steps"][name]["interruptions"] >= SUSPECT_AFTER
-        for phase in state["phases"].values()
-        for name in phase["suspended"]
-    )
 
 
 def next_due(state: State, decided_at: str) -> str | None:
@@ -109,7 +98,7 @@ class _Deciding(Draft):
         state, situation = self.state, self.situation
         if state["status"] != "running" or self.questions or situation.stopping or in_progress(state):
             return
-        if state["requested"] is not None or situation.occupied:
+        if state["requested"] is not None or situation.occupied or situation.suspects_wait:
             return
         due = next_due(state, self.now)
         if due is None or seconds_between(self.now, due) > release_after_s:
@@ -231,7 +220,7 @@ class _Deciding(Draft):
         for key in in_order(self.shape, phase, names):
             if len(self.state["phases"][phase]["in_progress"]) >= bound:
                 return
-            if self._is_due(key) and not (self._is_suspect(key) and self._a_suspect_runs(phase)):
+            if self._is_due(key) and self._is_clear(key):
                 self._start(key)
 
     def _begin_waits(self, phase: str, *, restarts_only: bool) -> bool:
@@ -249,12 +238,10 @@ class _Deciding(Draft):
         of_phase = self.state["phases"][phase]
         return name in of_phase["ready"] or name in of_phase["suspended"]
 
-    def _is_suspect(self, key: Key) -> bool:
-        """Whether it may be what kills the process: suspects run one at a time, so that the others are cleared."""
-        return sub_step_of(self.state, key)["interruptions"] >= SUSPECT_AFTER
-
-    def _a_suspect_runs(self, phase: str) -> bool:
-        return any(self._is_suspect(key_of(phase, name)) for name in self.state["phases"][phase]["in_progress"])
+    def _is_clear(self, key: Key) -> bool:
+        """Suspects run one at a time: in the job, and in its worker."""
+        waits = self.situation.suspects_wait or a_suspect_runs(self.state)
+        return not (is_suspect(self.state, key) and waits)
 
     def _is_due(self, key: Key) -> bool:
         sub_step = sub_step_of(self.state, key)

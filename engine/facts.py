@@ -39,12 +39,16 @@ class Completed(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The handler raised, or took too long. `spread` in [0, 1) is the luck that jitter draws on."""
+    """The handler raised, or took too long. `spread` in [0, 1) is the luck that jitter draws on.
+
+    `undone` where its transaction was rolled back: an attempt that was settled otherwise has had no effect then.
+    """
 
     of: AttemptId
     error: ErrorData
     seconds: float
     spread: float = 0.0
+    undone: bool = False
 
 
 class SkipRaised(NamedTuple):
@@ -52,6 +56,7 @@ class SkipRaised(NamedTuple):
 
     of: AttemptId
     reason: str
+    undone: bool = False
 
 
 class CheckpointReached(NamedTuple):
@@ -106,6 +111,8 @@ class Situation(NamedTuple):
     """A job that only waits, for longer than that, is given back; None where whoever runs it waits for its end."""
     stopping: bool = False
     """The worker stops: nothing new starts."""
+    suspects_wait: bool = False
+    """Another of the worker's jobs runs what may kill the process: here nothing like that starts."""
     answers: Mapping[Key, Answer] = MappingProxyType({})
     """What conditions have said that is not recorded yet."""
     unfit: Mapping[tuple[Key, str], ErrorData] = MappingProxyType({})

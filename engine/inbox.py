@@ -10,9 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from steplog.engine.errors import AttemptOver
-from steplog.engine.facts import AttemptId, Fact, Logged, Progressed
-
-_REPORTS = (Logged, Progressed)
+from steplog.engine.facts import Fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +83,6 @@ class Inbox:
                 _refuse(entry)
             elif entry.durable is not None:
                 entry.durable.set_result(None)
-
-    def reports_of(self, of: AttemptId) -> list[Fact]:
-        """What the attempt has said on its way that is not acknowledged yet."""
-        return [entry.fact for entry in self.entries() if isinstance(entry.fact, _REPORTS) and entry.fact.of == of]
-
-    def drop(self, reports: Collection[Fact]) -> None:
-        """They are durable."""
-        with self._lock:
-            self._entries = [entry for entry in self._entries if not any(entry.fact is told for told in reports)]
 
     def close(self) -> None:
         """Nothing more will be recorded: tell whoever still waits."""

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from steplog.engine import facts as fact
@@ -24,12 +25,14 @@ from steplog.engine.attempts import Attempts, error_data, message_of
 from steplog.engine.context import open_draft
 from steplog.engine.decider import Decision, decide, in_progress, next_due
 from steplog.engine.deciding.deadlines import job_is_late
+from steplog.engine.deciding.suspects import a_suspect_runs, a_suspect_waits
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import LogRegressed, OwnershipLost
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.fit import unfit_signals
 from steplog.engine.history import Loaded, position_of, to_store
-from steplog.engine.inbox import Inbox
+from steplog.engine.inbox import Entry, Inbox
+from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.policies import Skip
 from steplog.engine.regression import park_regressed
@@ -64,6 +67,21 @@ def _give_up(answer: asyncio.Future[Answer]) -> None:
         answer.set_exception(OutcomeUnknown("the store did not answer before the worker stopped"))
 
 
+def _with(happened: fact.Completed | fact.CheckpointReached, waiting: Sequence[Fact]) -> list[Fact]:
+    """What a transaction's end is decided from: behind what its attempt said on its way, before all else that waits."""
+    own = [each for each in waiting if isinstance(each, fact.Logged | fact.Progressed) and each.of == happened.of]
+    return [*own, happened, *(each for each in waiting if each not in own)]
+
+
+def _attempt_of(event: SubStepStarted | SubStepFailed) -> AttemptId:
+    return AttemptId(event.phase, event.sub_step, event.generation, event.attempt)
+
+
+def _goes_on(event: EventData, going: Collection[AttemptId]) -> bool:
+    """Whether the event is none of a start that somebody has settled since."""
+    return not isinstance(event, SubStepStarted) or _attempt_of(event) in going
+
+
 @dataclass(frozen=True, slots=True)
 class Owned:
     """What it takes to run a job: its state, the fence, and the code."""
@@ -78,12 +96,21 @@ class Owned:
 class Runner:
     """Runs one job until it ends, waits for a person, or is handed back."""
 
-    def __init__(self, owned: Owned, store: Store, outbox: Outbox, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self,
+        owned: Owned,
+        store: Store,
+        outbox: Outbox,
+        clock: Clock,
+        settings: Settings,
+        lane: Lane | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._store = store
         self._outbox = outbox
         self._clock = clock
         self._settings = settings
+        self._lane = lane or Lane()
         self._claim = owned.claim
         self._definition = owned.definition
         self._release_after_s = settings.release_after_s if owned.may_release else None
@@ -136,7 +163,7 @@ class Runner:
                 if decision.events and not await self._append(decision):
                     continue
                 self._inbox.acknowledge(entries, decision.unrecorded)
-                self._follow(decision.events)
+                self._follow(decision.events, decision.state)
                 self._cancel_if_due()
                 if self.state["status"] == "running" and not self._inbox.entries():
                     if self._handing_back_is_due():
@@ -149,6 +176,7 @@ class Runner:
                         await self._inbox.wait(self._patience_s())
             return self.state
         finally:
+            self._lane.leave(self.state["job_id"])
             self._inbox.close()
             await self._attempts.close()
 
@@ -172,20 +200,27 @@ class Runner:
             self._inbox.wake()
 
     def _fail(self, error: Exception) -> None:
-        """The loop ends with that error."""
+        """The loop ends with that error, and at once: no transaction that has the turn is waited for."""
         self._failure = self._failure or error
         self._inbox.wake()
+        with suppress(RuntimeError):  # the loop is closed: nothing of it waits any more
+            self._loop.call_soon_threadsafe(self._attempts.end_transactions)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     # --- decide ------------------------------------------------------------------------------------------------------
 
     def _decide(self, happened: list[Fact]) -> Decision:
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         now = self._decided_at = max(self._clock.now(), self.state["recorded_at"])
         decision = decide(self.state, self._shape, happened, now, self._situation())
         while decision.questions:
             self._answers |= {key: self._ask(key, decision.state) for key in decision.questions}
             decision = decide(self.state, self._shape, happened, now, self._situation())
+        if not a_suspect_runs(decision.state):
+            self._lane.leave(self.state["job_id"])
         return decision
 
     def _situation(self) -> Situation:
@@ -194,10 +229,14 @@ class Runner:
             stuck=self._attempts.stuck,
             release_after_s=self._release_after_s,
             stopping=self._stop_by is not None,
+            suspects_wait=a_suspect_waits(self.state) and not self._enter_lane(),
             answers=self._answers,
             unfit=unfit_signals(self.state, self._shape, self._definition) if self.state["signals"] else {},
             interruptions_max=self._settings.interruptions_max,
         )
+
+    def _enter_lane(self) -> bool:
+        return self._lane.enter(self.state["job_id"], self._inbox.wake)
 
     def _ask(self, key: Key, state: State) -> fact.Answer:
         """What the sub-step's condition says to the context as it will be."""
@@ -223,7 +262,11 @@ class Runner:
         """Make the decision durable; False where somebody else appended first and it has to be made again."""
         decided_at = self._position
         async with self.turn:
-            return self._position is decided_at and await self._append_in_turn(decision)
+            self._raise_failure()
+            if self._position is decided_at:
+                return await self._append_in_turn(decision)
+            self._answers.clear()  # a transaction was committed meanwhile: conditions were asked about another context
+            return False
 
     async def _append_in_turn(self, decision: Decision) -> bool:
         item = self._item(decision)
@@ -331,8 +374,9 @@ class Runner:
 
     async def _record(self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction) -> bool:
         while happened.of in in_progress(self.state) and not self._gives_up():
-            reports = self._inbox.reports_of(happened.of)
-            decision = self._decide([*reports, happened])
+            entries = self._inbox.entries()
+            self._answers.clear()  # the handler has changed the context that conditions were asked about
+            decision = self._decide(_with(happened, [entry.fact for entry in entries]))
             item = self._item(decision)
             try:
                 end = await self._loop.run_in_executor(None, append_and_commit, transaction, item)
@@ -341,11 +385,11 @@ class Runner:
             except StoreUnavailable as error:
                 logger.warning("%s; the log will tell whether it was committed (job %s)", error, item.job_id)
                 await self._loop.run_in_executor(None, transaction.roll_back)
-                return await self._settle(self.interruption(happened.of), decision, item)
+                return await self._settle(self.interruption(happened.of), decision, item, entries)
             if end.code is Code.STORED:
                 self._adopt(decision, item)
-                self._inbox.drop(reports)
-                self._follow(decision.events)
+                self._inbox.acknowledge(entries, decision.unrecorded)
+                self._follow(decision.events, decision.state)
                 return True
             if end.code is Code.CONFLICT:
                 self._fold(end.tail)
@@ -353,7 +397,9 @@ class Runner:
                 raise self._refusal(end.code)
         return False
 
-    async def _settle(self, unknown: fact.CommitUnknown, decision: Decision, item: Append) -> bool:
+    async def _settle(
+        self, unknown: fact.CommitUnknown, decision: Decision, item: Append, entries: Sequence[Entry]
+    ) -> bool:
         """Whether the transaction that was to end in that append is committed, by the log alone.
 
         The append itself is never sent again: without the transaction it would store a completion without its effect.
@@ -365,15 +411,21 @@ class Runner:
             code = await self._send(instead)
             if code is Code.STORED:
                 self._adopt(interruption, instead)
-                self._follow(interruption.events)
+                self._follow(interruption.events, interruption.state)
                 return False
             if code not in (Code.CONFLICT, Code.FENCED):  # fenced it is, too, where that append ended the job
                 raise self._refusal(code)
             await self._catch_up()
+            while not self._tail and not self._gives_up():
+                await self._catch_up()
+            if self.state["epoch"] != self._claim.epoch:
+                raise self._refusal(Code.FENCED)
             if self._tail and self._tail[0].event_id == item.events[0].event_id:
-                self._follow(decision.events)
+                self._inbox.acknowledge(entries, decision.unrecorded)
+                going = in_progress(self.state)
+                self._follow([event for event in decision.events if _goes_on(event, going)], decision.state)
                 return True
-            if self._tail and code is Code.FENCED:
+            if code is Code.FENCED:
                 raise self._refusal(code)
         return False
 
@@ -386,19 +438,19 @@ class Runner:
 
     # --- start -------------------------------------------------------------------------------------------------------
 
-    def _follow(self, recorded: Sequence[EventData]) -> None:
-        """Do what the events say, now that they are durable."""
+    def _follow(self, recorded: Sequence[EventData], state: State) -> None:
+        """Do what the events say, now that they are durable; `state` is the one after them, whatever came since."""
         self._forget_answers(recorded)
-        self._start(recorded)
+        self._start(recorded, state)
         self._store_state()
 
-    def _start(self, events: Sequence[EventData]) -> None:
+    def _start(self, events: Sequence[EventData], state: State) -> None:
         for event in events:
             if isinstance(event, SubStepStarted):
-                of = AttemptId(event.phase, event.sub_step, event.generation, event.attempt)
-                self._attempts.start(of, self.state, self._shape.sub_steps[of.key].get("timeout_s"))
-            elif self.state["deadlines"] and isinstance(event, SubStepFailed):  # its handler may still run
-                self._attempts.abandon(AttemptId(event.phase, event.sub_step, event.generation, event.attempt))
+                of = _attempt_of(event)
+                self._attempts.start(of, state, self._shape.sub_steps[of.key].get("timeout_s"))
+            elif state["deadlines"] and isinstance(event, SubStepFailed):  # its handler may still run
+                self._attempts.abandon(_attempt_of(event))
 
     # --- wait, hand back ---------------------------------------------------------------------------------------------
 

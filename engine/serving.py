@@ -14,13 +14,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 
 from steplog.engine.blocking import run_to_the_end
 from steplog.engine.claiming import claim_of
-from steplog.engine.decider import is_suspect
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import OwnershipLost, PlanMismatch
 from steplog.engine.history import Loaded, load, position_of
@@ -141,8 +140,6 @@ class Serving:
         self._is_limited = any(definition.limits for definition in definitions)
         self._used_up: dict[str, tuple[str, Mapping[str, str]]] = {}
         """By limit that has no slot left as of this look, the workflow and tags of the jobs that it counts."""
-        self._one_suspect = asyncio.Lock()
-        """Jobs that may be what kills their process run one at a time, so that their neighbours are cleared."""
         self._turn = random.randrange(1 << 16)
         """Which workflow is served first; it moves on with every look."""
         self._spread = 1
@@ -354,8 +351,7 @@ class Serving:
         """Run the job to where it ends, stops or is given back. A run that breaks off leaves it to whoever finds it."""
         job_id = owned.loaded.state["job_id"]
         try:
-            async with self._one_suspect if is_suspect(owned.loaded.state) else nullcontext():
-                await self._worker.run(owned)
+            await self._worker.run(owned)
         except OwnershipLost as error:
             logger.warning("%s", error)
         except Exception as error:

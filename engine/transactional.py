@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol, Self
 
 from steplog.engine import facts as fact
@@ -41,6 +41,11 @@ def append_and_commit(transaction: StoreTransaction, item: Append) -> Ending:
     if code is Code.STORED:
         transaction.commit()
     return Ending(code, transaction.tail(item.job_id, item.expected) if code is Code.CONFLICT else [])
+
+
+def _awaited(recording: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop) -> bool:
+    """What it comes to in the loop, for a handler's thread that waits for it."""
+    return asyncio.run_coroutine_threadsafe(recording, loop).result()
 
 
 class Recorder(Protocol):
@@ -121,7 +126,7 @@ class TransactionalAttempt:
         Raises AttemptOver where the attempt was settled otherwise: nothing since the last checkpoint is committed then.
         """
         self._current()
-        recorded = asyncio.run_coroutine_threadsafe(self._record_checkpoint(reached), self._loop).result()
+        recorded = _awaited(self._record_checkpoint(reached), self._loop)
         if not recorded:
             self._is_settled = True
             self.end()

@@ -15,6 +15,7 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import DataMismatch, PlanMismatch
 from steplog.engine.fit import misfits
 from steplog.engine.history import load
+from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.plan import differences, plan_of
 from steplog.engine.runner import Owned, Runner
@@ -46,6 +47,7 @@ class Worker:
         self._outbox: Outbox | None = None
         self.on_stop: list[Callable[[], None]] = []
         """Called, in any thread, when the worker is told to stop or was declared dead."""
+        self._lane = Lane()
         self._runners: dict[str, tuple[Claim, Runner]] = {}
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="steplog-heartbeat", daemon=True)
@@ -115,7 +117,7 @@ class Worker:
 
     def runner(self, owned: Owned) -> Runner:
         """A runner for a job this worker owns, on the running event loop."""
-        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings)
+        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings, self._lane)
         self._runners[owned.loaded.state["job_id"]] = (owned.claim, runner)
         if self._stop_by is not None:
             runner.stop(self._stop_by - time.monotonic())

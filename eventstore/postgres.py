@@ -39,6 +39,7 @@ from steplog.eventstore.postgres_documents import (
 from steplog.eventstore.postgres_feed import feed_end, read_feed
 from steplog.eventstore.postgres_hints import Hints
 from steplog.eventstore.postgres_inspection import PostgresInspection
+from steplog.eventstore.postgres_lending import Lending
 from steplog.eventstore.postgres_projected import PostgresProjected
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
@@ -110,6 +111,7 @@ class PostgresStore:
             check=lambda connection: schema_of.check(connection, schema),
         )
         self._hints = Hints(self._connections, schema)
+        self._lending = Lending(self._connections.own, self._connections.refuse_unless_usable)
         self.url = _masked(dsn)
 
     # --- the store itself --------------------------------------------------------------------------------------------
@@ -124,6 +126,7 @@ class PostgresStore:
     def close(self) -> None:
         self._hints.close()
         self._connections.close()
+        self._lending.close()
 
     def now(self) -> str:
         return str(self._read(_NOW, [])[0][0])
@@ -193,9 +196,8 @@ class PostgresStore:
         return self._connections.transaction(locked)
 
     def begin(self, timeout_s: float | None = None) -> PostgresTransaction:
-        connections = self._connections
         return PostgresTransaction(
-            connections.own(), connections.sql, timeout_s=timeout_s, lock_timeout_s=self._lock_timeout_s
+            self._lending, self._connections.sql, timeout_s=timeout_s, lock_timeout_s=self._lock_timeout_s
         )
 
     def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:

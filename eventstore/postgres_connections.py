@@ -220,7 +220,7 @@ class Connections:
 
     def migration(self, work: Callable[[Connection], T], *, keep: bool) -> T:
         """What `work` returns, in a transaction without time limits on a connection of its own."""
-        self._check_usable()
+        self.refuse_unless_usable()
         try:
             with self._open() as connection, connection.transaction(force_rollback=not keep):
                 connection.answer_s_max = math.inf
@@ -232,7 +232,7 @@ class Connections:
 
     def own(self) -> Connection:
         """A new connection that belongs to the caller, who closes it."""
-        self._check_usable()
+        self.refuse_unless_usable()
         return self._open_checked()
 
     def close(self) -> None:
@@ -245,7 +245,8 @@ class Connections:
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
-    def _check_usable(self) -> None:
+    def refuse_unless_usable(self) -> None:
+        """Raise StoreUnavailable in a process forked since, and once the store is closed."""
         if self._pid != os.getpid():
             raise StoreUnavailable("the store was opened before this process was forked: open it anew")
         if self._closed:
@@ -278,7 +279,7 @@ class Connections:
     # --- the writer --------------------------------------------------------------------------------------------------
 
     def _ready_writer(self) -> Connection:
-        self._check_usable()
+        self.refuse_unless_usable()
         if self._writer is None:
             try:
                 self._writer = self._open_checked()
@@ -299,7 +300,7 @@ class Connections:
     # --- the others --------------------------------------------------------------------------------------------------
 
     def _lend(self) -> tuple[Connection, bool]:
-        self._check_usable()
+        self.refuse_unless_usable()
         with suppress(IndexError):
             return self._idle.pop(), False
         return self._open_checked(), True

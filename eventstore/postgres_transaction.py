@@ -1,4 +1,4 @@
-"""A handler's transaction in PostgreSQL, on a connection of its own, and the append that is its last statement.
+"""A handler's transaction in PostgreSQL, on a connection lent to it alone, and the append that is its last statement.
 
 No lock of the log's is held while the handler runs. What the handler may have done to the connection is looked at, and
 put right, before the append: whether it is still the transaction that was begun shows in a setting local to it.
@@ -30,6 +30,7 @@ from steplog.eventstore.errors import (
 from steplog.eventstore.events import Event
 from steplog.eventstore.postgres_connections import Connection, Parameters
 from steplog.eventstore.postgres_errors import Kind, kind_of, translate
+from steplog.eventstore.postgres_lending import Lending
 from steplog.eventstore.store import Answer, Append, Code
 from steplog.eventstore.stream import tail_of
 from steplog.eventstore.transaction import Rows, texts_for
@@ -39,7 +40,7 @@ SERVER_PATIENCE_S = 1.0
 """How much longer than its timeout the server waits for a handler that nobody is there any more to stop."""
 
 _BEGIN = """
-select current_setting('synchronous_commit'),
+select current_setting('synchronous_commit'), current_setting('transaction_read_only'),
        set_config('steplog.transaction', %(token)s, true),
        set_config('statement_timeout', coalesce(%(ms)s, current_setting('statement_timeout')), true),
        set_config('idle_in_transaction_session_timeout',
@@ -58,27 +59,33 @@ _LOCK_HEAD = "select true from {s}.jobs where job_id = %s for no key update"
 
 
 class PostgresTransaction:
-    """A transaction on `connection`, which is given up with it. READ COMMITTED, whatever the database's default."""
+    """A transaction on a connection that goes back with it. READ COMMITTED, whatever the database's default.
+
+    Raises StoreUnavailable where there is no connection that can write.
+    """
 
     def __init__(
         self,
-        connection: Connection,
+        lending: Lending,
         sql: Callable[[LiteralString], bytes],
         *,
         timeout_s: float | None,
         lock_timeout_s: float,
     ) -> None:
         self.timeout_s = timeout_s
-        self._connection = connection
+        self._lending = lending
         self._sql = sql
         self._lock_ms = max(1, round(lock_timeout_s * 1000))
-        self._answer_s_max = connection.answer_s_max
         self._token = uuid4().hex
         self._failed: StatementFailed | None = None
         self._ended: StoreError | None = None
         self._over = False
+        self._is_lent = True
         self._busy = threading.Lock()
-        self._begin()
+        self._connection = self._begun()
+        self._answer_s_max = self._connection.answer_s_max
+        # A statement of the handler's may take as long as the handler may.
+        self._connection.answer_s_max = math.inf if timeout_s is None else timeout_s + SERVER_PATIENCE_S
 
     @property
     def is_lost(self) -> bool:
@@ -119,8 +126,13 @@ class PostgresTransaction:
             self._over = True
             try:
                 self._commit()
-            finally:
-                self._connection.close()
+            except StatementFailed:
+                self._give_back(is_sound=True)
+                raise
+            except BaseException:
+                self._give_back(is_sound=False)
+                raise
+            self._give_back(is_sound=True)
 
     def roll_back(self) -> None:
         self._over = True
@@ -128,22 +140,45 @@ class PostgresTransaction:
             with suppress(psycopg.Error):
                 self._connection.cancel_safe(timeout=CANCEL_S_MAX)
             if not self._busy.acquire(timeout=CANCEL_S_MAX):
-                return  # whoever waits for the server closes the connection
-        self._connection.close()
+                return  # whoever waits for the server gives the connection back
+        self._give_back(is_sound=self._ended is None)
         self._busy.release()
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def _begun(self) -> Connection:
+        """A connection on which the transaction has begun: one that went stale meanwhile is replaced by a new one."""
+        while True:
+            connection, is_new = self._lending.lend()
+            try:
+                if self._begin(connection) or is_new:
+                    return connection
+                error: psycopg.Error | None = None
+            except psycopg.Error as broken:
+                error = broken
+            except BaseException:
+                self._lending.give_back(connection, is_sound=False)
+                raise
+            self._lending.give_back(connection, is_sound=False)
+            self._lending.drop_kept()
+            if is_new and error is not None:
+                raise translate(error) from error
+
+    def _begin(self, connection: Connection) -> bool:
+        """Begin on it; whether it can write, as a server cannot that has become a standby."""
         ms = None if self.timeout_s is None else str(math.ceil((self.timeout_s + SERVER_PATIENCE_S) * 1000))
-        try:
-            self._connection.execute(b"begin isolation level read committed")
-            ((self._synchronous_commit, *_),) = self._run(_BEGIN, {"token": self._token, "ms": ms})
-        except psycopg.Error as error:
-            self._connection.close()
-            raise translate(error) from error
-        # A statement of the handler's may take as long as the handler may.
-        self._connection.answer_s_max = math.inf if self.timeout_s is None else self.timeout_s + SERVER_PATIENCE_S
+        connection.warning = None
+        connection.execute(b"begin isolation level read committed")
+        begun = connection.rows(self._sql(_BEGIN), {"token": self._token, "ms": ms})
+        ((self._synchronous_commit, read_only, *_),) = begun
+        return bool(read_only == "off")
+
+    def _give_back(self, *, is_sound: bool) -> None:
+        """Once."""
+        if self._is_lent:
+            self._is_lent = False
+            self._connection.answer_s_max = self._answer_s_max
+            self._lending.give_back(self._connection, is_sound=is_sound)
 
     @contextmanager
     def _statement(self, explain: Callable[[psycopg.Error], StoreError]) -> Iterator[None]:
@@ -159,7 +194,7 @@ class PostgresTransaction:
                 raise explain(error) from error
             finally:
                 if self._over:
-                    self._connection.close()
+                    self._give_back(is_sound=False)
             self._note_end()
             self._refuse_unless_open()
 

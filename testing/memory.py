@@ -23,7 +23,6 @@ from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConfl
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
 from steplog.eventstore.inspection import Inspection
-from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
 from steplog.eventstore.store import (
     Answer,
@@ -48,12 +47,14 @@ from steplog.eventstore.store import (
 )
 from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of
 from steplog.testing.clock import VirtualClock
-from steplog.testing.memory_fleet import SchedulesInMemory, SlotsInMemory, batches_of, longest_due, work_of
+from steplog.testing.memory_fleet import batches_of, longest_due, work_of
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
+from steplog.testing.memory_schedules import SchedulesInMemory
+from steplog.testing.memory_slots import SlotsInMemory
 
 
-class MemoryStore:
+class MemoryStore(SchedulesInMemory):
     """A store that lives as long as the object."""
 
     url = "memory:"
@@ -61,6 +62,7 @@ class MemoryStore:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or VirtualClock()
+        super().__init__(self.clock.now)
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
@@ -69,7 +71,6 @@ class MemoryStore:
         self._killed: set[str] = set()
         self._hints = 0
         self._slots = SlotsInMemory()
-        self._schedules = SchedulesInMemory()
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
         self._database = open_in_memory()
@@ -286,20 +287,6 @@ class MemoryStore:
     def inspection(self) -> Inspection:
         return InspectionInMemory(self._jobs, self._keys)
 
-    # --- schedules ---------------------------------------------------------------------------------------------------
-
-    def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
-        with self._lock:
-            return self._schedules.see(schedule, self.now())
-
-    def schedule_fired(self, workflow: str, name: str, at: str) -> None:
-        with self._lock:
-            self._schedules.fired(workflow, name, at)
-
-    def schedules(self) -> list[ScheduleRow]:
-        with self._lock:
-            return self._schedules.every()
-
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
@@ -342,9 +329,6 @@ class MemoryStore:
             raise JobNotFound(job_id)
         return self._jobs[job_id]
 
-    def _heads(self) -> list[Head]:
-        return [job.head for job in self._jobs.values()]
-
     def _is_owned(self, job_id: str) -> bool:
         return self._job(job_id).head.worker_id is not None
 
@@ -372,9 +356,9 @@ class MemoryStore:
         first, marks = item.expected.version, marks_of(job, item)
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
-            used_up = self._slots.take_all(slots, item.job_id, self.now(), self._is_owned)
-            if used_up is not None:
-                return Answer(item.job_id, Code.LIMITED, first, used_up)
+            for wanted in slots:
+                if not self._slots.take(wanted, item.job_id, self.now(), self._is_owned):
+                    return Answer(item.job_id, Code.LIMITED, first, wanted.limit)
             self._store(job, owned(job.head, item.claim), item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
 

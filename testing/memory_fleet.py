@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from steplog.eventstore.clock import later
-from steplog.eventstore.schedules import ScheduleRow
-from steplog.eventstore.store import BatchCount, Head, SlotWanted, Work, WorkQuery
+from steplog.eventstore.store import BatchCount, Head, Work, WorkQuery
 from steplog.eventstore.stream import batch_counts
 
 
@@ -43,51 +40,3 @@ def batches_of(heads: Sequence[Head], batch_id: str | None) -> list[BatchCount]:
     """That batch, or each, counted; newest first."""
     found = [head for head in heads if head.columns.batch_id is not None and batch_id in (None, head.columns.batch_id)]
     return batch_counts((head.columns.batch_id, head.columns.created_at, head.columns.status, 1) for head in found)
-
-
-class SlotsInMemory:
-    """By limit and slot, who took it last and when."""
-
-    def __init__(self) -> None:
-        self._taken: dict[tuple[str, int], tuple[str, str]] = {}
-
-    def take_all(
-        self, slots: Sequence[SlotWanted], job_id: str, now: str, is_owned: Callable[[str], bool]
-    ) -> str | None:
-        """Take a slot of each limit; the first limit that has none left, if any."""
-        return next((slot.limit for slot in slots if not self._take(slot, job_id, now, is_owned)), None)
-
-    def _take(self, wanted: SlotWanted, job_id: str, now: str, is_owned: Callable[[str], bool]) -> bool:
-        """Whether there was a slot for the job; the one that it has is its own."""
-        for slot in range(wanted.slots):
-            holder, taken_at = self._taken.get((wanted.limit, slot), ("", ""))
-            if wanted.period_s is not None:
-                used = taken_at > later(now, -wanted.period_s)
-            else:
-                used = holder not in ("", job_id) and is_owned(holder)
-            if not used:
-                self._taken[wanted.limit, slot] = (job_id, now)
-                return True
-        return False
-
-
-class SchedulesInMemory:
-    """Schedules by workflow and name."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], ScheduleRow] = {}
-
-    def see(self, schedule: ScheduleRow, now: str) -> ScheduleRow:
-        name = (schedule.workflow, schedule.name)
-        known = self._known.get(name)
-        seen_at, last_at = (known.seen_at, known.last_at) if known else (now, None)
-        self._known[name] = replace(schedule, seen_at=seen_at, last_at=last_at)
-        return self._known[name]
-
-    def fired(self, workflow: str, name: str, at: str) -> None:
-        known = self._known.get((workflow, name))
-        if known and (known.last_at is None or known.last_at < at):
-            self._known[workflow, name] = replace(known, last_at=at)
-
-    def every(self) -> list[ScheduleRow]:
-        return [self._known[name] for name in sorted(self._known)]

@@ -138,7 +138,8 @@ def test_of_two_processes_one_tells_and_another_takes_over_from_where_it_died(
 
 
 def test_a_webhook_is_posted_signed_and_anything_but_success_is_a_failure(store: Store) -> None:
-    answers, got = [500, 302, 204], []
+    answers = [500, 302, 204]
+    got: list[tuple[Any, bytes]] = []
     with http_server(answers, got) as url:
         target = webhook("hook", url, "secret")
         notifier = begun(store, target)
@@ -180,7 +181,8 @@ def http_server(answers: list[int], got: list[tuple[Any, bytes]]) -> Iterator[st
 
 
 def test_a_notifier_runs_in_a_thread_until_it_is_stopped(store: Store) -> None:
-    heard, arrived, stop = [], threading.Event(), threading.Event()
+    heard: list[Notice] = []
+    arrived, stop = threading.Event(), threading.Event()
 
     def tell(notice: Notice) -> None:
         heard.append(notice)

@@ -335,6 +335,24 @@ def test_what_others_append_meanwhile_is_decided_upon_again_inside_the_transacti
 
 
 @others_write_meanwhile
+@pytest.mark.parametrize("outcome", [RuntimeError("too late"), Skip("nothing to do")], ids=["raises", "skips"])
+def test_of_a_transaction_that_was_rolled_back_nothing_is_told_as_late(store: Store, outcome: Exception) -> None:
+    wf = Workflow("rolled back late")
+
+    @wf.sub_step
+    def book(step: Step, tx: Transaction) -> None:
+        insert(tx, "menu")
+        done = SubStepSkipped(phase="main", sub_step="book", attempt=1, cause="operator", reason="no", by="anna")
+        somebody_else_appends(store, step.job_id, done)
+        raise outcome
+
+    job = run(wf, store)
+
+    assert (job.status, sub_step_of(job, "book")["reason"], effects(store)) == ("completed", "no", [])
+    assert "LateOutcome" not in types_of(store, job.job_id)
+
+
+@others_write_meanwhile
 def test_an_attempt_that_was_settled_otherwise_has_no_effect_and_no_late_outcome(store: Store) -> None:
     wf = Workflow("settled")
 
@@ -518,6 +536,56 @@ def test_a_checkpoint_whose_commit_nobody_knows_of_is_there_once_or_the_handler_
     assert (job.status, effects(store)) == ("completed", ["first half", "second half"])
     assert "LateOutcome" not in types_of(store, job.job_id)
     assert sub_step_of(job, "book")["attempts"] == (1 if applied else 2)
+
+
+@others_write_meanwhile
+def test_what_starts_with_a_commit_of_unknown_outcome_sees_nothing_of_what_came_behind_it(store: Store) -> None:
+    """The log is read to find the commit: it may say more by then."""
+    wf = Workflow("found late", context=Notes)
+    seen: list[str] = []
+
+    def lose(committed: Callable[[], None]) -> None:
+        committed()
+        if len(meddled.transactions) > 1:
+            return
+        (head,) = store.heads(HeadQuery())
+        skipped = SubStepSkipped(phase="main", sub_step="skipped", attempt=1, cause="operator", reason="no", by="anna")
+        somebody_else_appends(store, head.job_id, ContextChanged(set={"heard": "later"}, by="anna"), skipped)
+        raise OutcomeUnknown
+
+    @wf.sub_step
+    def book(step: Step[Any, Notes], tx: Transaction) -> None:
+        insert(tx, "menu")
+        step.log("booked")
+
+    @wf.sub_step(after=[book])
+    def behind(step: Step[Any, Notes]) -> None:
+        seen.append(step.context.heard)
+
+    @wf.sub_step(after=[book])
+    def skipped() -> None:
+        seen.append("called although it was skipped")
+
+    meddled = MeddledTransactions(store, lose)
+    job = run(wf, meddled)
+
+    assert (seen, job.context.heard, effects(store)) == ([""], "later", ["menu"])
+
+
+@others_write_meanwhile
+def test_lines_told_with_a_checkpoint_of_unknown_outcome_are_kept_once(store: Store) -> None:
+    wf = Workflow("lines")
+
+    @wf.sub_step
+    def book(step: Step, tx: Transaction) -> None:
+        insert(tx, "menu")
+        step.log("half")
+        step.checkpoint("half")
+
+    job = run(wf, MeddledTransactions(store, lost(1, applied=True)))
+
+    kept = [event.data["lines"] for event in store.read(job.job_id) if event.type == "SubStepLogged"]
+    assert (job.status, kept) == ("completed", [["half"]])
 
 
 def test_a_commit_that_is_lost_to_an_append_of_somebody_else_is_not_taken_for_done(store: Store) -> None:

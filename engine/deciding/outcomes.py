@@ -40,8 +40,8 @@ def take(draft: Draft, happened: Fact) -> None:
             draft.emit(ev.SubStepInterrupted(**attempt_of(of), cause="commit unknown", worker_id=worker_id))
         case fact.Progressed(of=of, done=done, total=total, note=note):
             draft.emit(ev.SubStepProgressed(**attempt_of(of), done=done, total=total, note=note))
-        case fact.Logged(of=of, lines=lines):
-            draft.emit(ev.SubStepLogged(**attempt_of(of), lines=lines))
+        case _:
+            draft.emit(ev.SubStepLogged(**attempt_of(happened.of), lines=happened.lines))
 
 
 def _counts(draft: Draft, of: AttemptId) -> bool:
@@ -55,7 +55,10 @@ def _counts(draft: Draft, of: AttemptId) -> bool:
 
 
 def _late(draft: Draft, happened: Fact) -> None:
+    """Tell of an effect that may have happened; of what was rolled back there is nothing to tell."""
     match happened:
+        case fact.Failed(undone=True) | fact.SkipRaised(undone=True):
+            draft.unrecorded.append(happened)
         case fact.Completed(of=of, result=result, seconds=seconds):
             draft.emit(ev.LateOutcome(**attempt_of(of), outcome="completed", result=result, seconds=seconds))
         case fact.Failed(of=of, error=error, seconds=seconds):

@@ -11,7 +11,9 @@ from simulation.story import (
     Checkpoint,
     ClaimFault,
     Deed,
+    Effect,
     Fault,
+    Log,
     Meanwhile,
     PhaseStory,
     Progress,
@@ -21,19 +23,24 @@ from simulation.story import (
     Story,
     SubStepStory,
     TimeFault,
+    TransactionFault,
     TurnFault,
+    WaitStory,
     Write,
 )
 
 APPENDS = 12
 """Faults strike among about as many appends as a story has."""
+TRANSACTIONS = 4
 TURNS = 120
+SIGNALS = ("go", "stop")
 
 
 def draw_story(seed: int) -> Story:
     """The story of that seed, always the same."""
     random = Random(seed)
-    phases = _phases(random)
+    deadline_s = random.choice((*(None,) * 12, 3.0, 12.0))
+    phases = _phases(random, late=deadline_s is not None)
     keys = [f"{phase.name}/{step.name}" for phase in phases for step in phase.sub_steps]
     return Story(
         phases=phases,
@@ -42,27 +49,49 @@ def draw_story(seed: int) -> Story:
         resumes=random.choice((0, 0, 1, 2)),
         recovery_s=random.choice((0.0, 0.0, 0.5, 20.0)),
         luck=random.randrange(1 << 32),
+        deadline_s=deadline_s,
+        stops_writers=random.random() < 0.4,
     )
 
 
 # --- the workflow ----------------------------------------------------------------------------------------------------
 
 
-def _phases(random: Random) -> tuple[PhaseStory, ...]:
+def _phases(random: Random, late: bool) -> tuple[PhaseStory, ...]:
     phases: list[PhaseStory] = []
     earlier: list[str] = []
     for number in range(random.choice((1, 1, 2, 2, 3))):
         name = f"p{number}"
         sub_steps = []
         for place in range(random.choice((1, 2, 2, 3, 4))):
-            sub_steps.append(_sub_step(random, f"s{place}", earlier))
+            if random.random() < 0.15:
+                sub_steps.append(_waiting(random, f"s{place}", earlier))
+            else:
+                sub_steps.append(_sub_step(random, f"s{place}", earlier, late))
             earlier.append(f"{name}/s{place}")
         phases.append(PhaseStory(name, tuple(sub_steps), random.choice((None, None, None, 1, 2))))
     return tuple(phases)
 
 
-def _sub_step(random: Random, name: str, earlier: list[str]) -> SubStepStory:
-    edges = random.sample(earlier, min(len(earlier), random.choice((0, 0, 1, 1, 2))))
+def _waiting(random: Random, name: str, earlier: list[str]) -> SubStepStory:
+    signal = random.choice((None, *SIGNALS))
+    seconds = random.choice((0.2, 2.0, 10.0, None if signal else 0.0))
+    return SubStepStory(
+        name,
+        after=tuple(_edges(random, earlier)),
+        optional=signal is not None and random.random() < 0.3,
+        when=random.choice((*(None,) * 6, "yes", "no")),
+        wait=WaitStory(signal, seconds, signal is not None and random.random() < 0.5),
+    )
+
+
+def _edges(random: Random, earlier: list[str]) -> list[str]:
+    return random.sample(earlier, min(len(earlier), random.choice((0, 0, 1, 1, 2))))
+
+
+def _sub_step(random: Random, name: str, earlier: list[str], late: bool) -> SubStepStory:
+    edges = _edges(random, earlier)
+    transactional = random.random() < 0.2
     needs = tuple(edge for edge in edges if random.random() < 0.6)
     attempts = random.choice((1, 1, 2, 3))
     timeout_s = random.choice((None, None, None, None, 2.0))
@@ -77,13 +106,19 @@ def _sub_step(random: Random, name: str, earlier: list[str]) -> SubStepStory:
         wait_s=random.choice((0.5, 1.0, 4.0)),
         jitter=random.choice((0.0, 0.5)),
         timeout_s=timeout_s,
+        deadline_s=random.choice((*(None,) * 9, 1.0, 4.0, 10.0)),
+        transactional=transactional,
         on_interrupt=random.choice(("retry",) * 6 + ("hold", "fail")),
-        scripts=tuple(_script(random, timeout_s is not None) for _ in range(random.choice((1, 1, 2, 3)))),
+        scripts=tuple(
+            _script(random, late or timeout_s is not None, transactional) for _ in range(random.choice((1, 1, 2, 3)))
+        ),
     )
 
 
-def _script(random: Random, may_time_out: bool) -> Script:
+def _script(random: Random, may_time_out: bool, transactional: bool) -> Script:
     deeds = [_deed(random) for _ in range(random.choice((1, 1, 2, 3, 4)))]
+    if transactional:
+        deeds = [part for deed in deeds for part in (Effect(), deed)][: random.choice((1, 3, 8))]
     stubborn = random.random() < (0.4 if may_time_out else 0.05)
     if may_time_out and random.random() < 0.5:
         deeds.append(Sleep(random.choice((2.5, 5.0, 30.0))))
@@ -93,7 +128,7 @@ def _script(random: Random, may_time_out: bool) -> Script:
 
 
 def _deed(random: Random) -> Deed:
-    match random.randrange(8):
+    match random.randrange(9):
         case 0 | 1 | 2:
             return Sleep(random.choice((0.0, 0.1, 0.3, 1.0, 1.5)))
         case 3 | 4:
@@ -102,6 +137,8 @@ def _deed(random: Random) -> Deed:
             return Write("grown", random.randrange(10))
         case 6:
             return Checkpoint(random.randrange(1, 100))
+        case 7:
+            return Log(random.randrange(100))
         case _:
             return Progress(random.randrange(100))
 
@@ -110,7 +147,7 @@ def _deed(random: Random) -> Deed:
 
 
 def _fault(random: Random, keys: list[str]) -> Fault:
-    match random.randrange(10):
+    match random.randrange(12):
         case 0 | 1 | 2 | 3 | 4:
             meanwhile = _meanwhile(random, nothing=2)
             return AppendFault(
@@ -126,7 +163,16 @@ def _fault(random: Random, keys: list[str]) -> Fault:
             if random.random() < 0.5:
                 return TurnFault(random.randrange(1, TURNS), what, action)
             return TimeFault(random.randrange(1, 120) * 0.05, what, action)
-        case 8:
+        case 8 | 9:
+            meanwhile = _meanwhile(random, nothing=8)
+            return TransactionFault(
+                random.randrange(1, TRANSACTIONS),
+                random.choice(("broken", "busy", "lost", "unanswered", "late", "late and lost")),
+                random.choice((0.05, 0.5, 3.0)),
+                meanwhile,
+                draw_action(random, keys) if meanwhile == "operator" else None,
+            )
+        case 10:
             return ClaimFault(random.randrange(1, 4), random.choice(("lost", "unanswered")))
         case _:
             return ReadFault(random.randrange(1, 4))

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
+from pydantic import BaseModel
 from simulation.notes import Asked, Call, Kept, Notes, Outcome
-from simulation.story import Checkpoint, Deed, Progress, Script, Sleep, Story, SubStepStory, Write
+from simulation.story import (
+    Checkpoint,
+    Deed,
+    Effect,
+    Log,
+    Progress,
+    Script,
+    Sleep,
+    Story,
+    SubStepStory,
+    WaitStory,
+    Write,
+)
+from simulation.turns import current
 
 from steplog.engine.context import Context
-from steplog.engine.definition import AnySubStep, Definition
+from steplog.engine.definition import AnySubStep, Definition, Phase
 from steplog.engine.errors import AttemptOver
 from steplog.engine.injection import result
 from steplog.engine.policies import Fatal, Retry, Skip
-from steplog.engine.step import Job, NoInput, Step
+from steplog.engine.step import Job, Step
+from steplog.engine.transaction import Transaction
+from steplog.eventstore.errors import StoreError
 
 
 class Shared(Context):
@@ -24,6 +40,16 @@ class Shared(Context):
     a: int = 0
     b: int = 0
     grown: list[int] = []
+
+
+class Given(BaseModel, frozen=True):
+    """The input of every simulated workflow."""
+
+    n: int = 0
+
+
+Sent: Any = int | str | None
+"""What signals are to be."""
 
 
 class Surroundings(Protocol):
@@ -35,6 +61,10 @@ class Surroundings(Protocol):
         """The number of the process that the caller runs in."""
         ...
 
+    def now(self) -> float:
+        """Seconds of the loop."""
+        ...
+
     def version(self) -> int:
         """How long the job's log is now."""
         ...
@@ -43,14 +73,17 @@ class Surroundings(Protocol):
         """Let the caller's process die at its next await."""
 
 
-def definition_of(story: Story, around: Surroundings) -> Definition[NoInput, Shared]:
+def definition_of(story: Story, around: Surroundings) -> Definition[Given, Shared]:
     """The story's workflow."""
-    definition = Definition("simulated", NoInput, Shared, "1")
+    definition = Definition("simulated", Given, Shared, "1", story.deadline_s)
     declared: dict[str, AnySubStep] = {}
     for phase_story in story.phases:
         phase = definition.phase(phase_story.name, parallel=phase_story.parallel)
         for told in phase_story.sub_steps:
             key = f"{phase_story.name}/{told.name}"
+            if told.wait is not None:
+                declared[key] = _waiting(told, told.wait, phase, key, declared, around)
+                continue
             declare = phase.sub_step(
                 name=told.name,
                 after=[declared[edge] for edge in told.after],
@@ -58,41 +91,67 @@ def definition_of(story: Story, around: Surroundings) -> Definition[NoInput, Sha
                 optional=told.optional,
                 retry=Retry(told.attempts, told.wait_s, 2.0, 9.0, told.jitter),
                 timeout=told.timeout_s,
+                deadline=told.deadline_s,
                 on_interrupt=told.on_interrupt,
             )
             declared[key] = declare(_handler(told, key, declared, around))
     return definition
 
 
+def _waiting(
+    told: SubStepStory,
+    wait: WaitStory,
+    phase: Phase[Given, Shared],
+    key: str,
+    declared: dict[str, AnySubStep],
+    around: Surroundings,
+) -> AnySubStep:
+    options: dict[str, Any] = {
+        "name": told.name,
+        "after": [declared[edge] for edge in told.after],
+        "when": _condition(told, key, around) if told.when else None,
+    }
+    if wait.signal is None:
+        return phase.sleep(wait.seconds or 0.0, **options)
+    if wait.has_default:
+        options["default"] = 0
+    return phase.wait_for_signal(wait.signal, Sent, timeout=wait.seconds, optional=told.optional, **options)
+
+
 def _condition(told: SubStepStory, key: str, around: Surroundings) -> Callable[[Job[Any, Shared]], bool | Skip]:
     def when(job: Job[Any, Shared]) -> bool | Skip:
         if told.when == "raises":
-            around.notes.asked.append(Asked(key, "raises", job.context.model_dump(), around.version()))
+            around.notes.asked.append(
+                Asked(around.process(), key, "raises", job.context.model_dump(), around.version())
+            )
             raise ZeroDivisionError("asked for")
         answer = {"yes": True, "no": False}.get(told.when or "", job.context.a > 0)
-        around.notes.asked.append(Asked(key, answer, job.context.model_dump(), around.version()))
+        around.notes.asked.append(Asked(around.process(), key, answer, job.context.model_dump(), around.version()))
         return answer or Skip("not now")
 
     return when
 
 
-def _handler(
-    told: SubStepStory, key: str, declared: dict[str, AnySubStep], around: Surroundings
-) -> Callable[..., Awaitable[Any]]:
+def _handler(told: SubStepStory, key: str, declared: dict[str, AnySubStep], around: Surroundings) -> Callable[..., Any]:
     """A handler whose parameters are the results that the sub-step needs."""
 
     async def work(step: Step[Any, Shared], **results: Any) -> Any:
         call = _begun(key, step, results, around)
         return await _perform(told.script(step.attempt), step, call, around)
 
+    def transact(step: Step[Any, Shared], tx: Transaction, **results: Any) -> Any:
+        call = _begun(key, step, results, around)
+        return _perform_inside(told.script(step.attempt), step, tx, call, around)
+
     kind = inspect.Parameter
-    parameters = [kind("step", kind.POSITIONAL_OR_KEYWORD)]
+    handler: Callable[..., Any] = transact if told.transactional else work
+    parameters = [kind(name, kind.POSITIONAL_OR_KEYWORD) for name in ("step", "tx")[: 1 + told.transactional]]
     for need in told.needs:
         marker = result(declared[need], default=None) if need in told.defaults else result(declared[need])
         parameters.append(kind(need.replace("/", "_"), kind.KEYWORD_ONLY, default=marker))
-    work.__annotations__ = {"step": Step}
-    work.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return work
+    handler.__annotations__ = {"step": Step, **({"tx": Transaction} if told.transactional else {})}
+    handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return handler
 
 
 def _begun(key: str, step: Step[Any, Shared], results: dict[str, Any], around: Surroundings) -> Call:
@@ -102,11 +161,12 @@ def _begun(key: str, step: Step[Any, Shared], results: dict[str, Any], around: S
         attempt=step.attempt,
         generation=step.generation,
         idempotency_key=step.idempotency_key,
-        at=asyncio.get_running_loop().time(),
+        at=around.now(),
         version=around.version(),
         context=step.context.model_dump(),
         cursor=step.cursor,
         results=results,
+        input=step.input.model_dump(),
     )
     around.notes.calls.append(call)
     return call
@@ -120,28 +180,69 @@ async def _perform(script: Script, step: Step[Any, Shared], call: Call, around: 
             around.kill()
             await asyncio.get_running_loop().create_future()
     except asyncio.CancelledError:
-        _end(call, "cancelled", step)
+        _end(call, "cancelled", step, around)
         raise
     except AttemptOver:
-        _end(call, "over", step)
+        _end(call, "over", step, around)
         raise
-    return _conclude(script, step, call)
+    return _conclude(script, step, call, around)
+
+
+def _perform_inside(script: Script, step: Step[Any, Shared], tx: Transaction, call: Call, around: Surroundings) -> Any:
+    """The same in a transaction, in a thread of its own, which nobody can cancel."""
+    try:
+        for deed in script.deeds:
+            _do_inside(deed, step, tx, call, around)
+        if script.end == "kill":
+            around.kill()
+            current().stand()
+    except (AttemptOver, StoreError):
+        _end(call, "over", step, around)
+        raise
+    return _conclude(script, step, call, around)
 
 
 async def _do(deed: Deed, step: Step[Any, Shared], call: Call, around: Surroundings, stubborn: bool) -> None:
     match deed:
         case Sleep(seconds=seconds):
             await _sleep(seconds, stubborn)
-        case Write(field="grown", value=value):
-            step.context.grown.append(value)
-        case Write(field=field, value=value):
-            setattr(step.context, field, value)
         case Checkpoint(cursor=cursor):
             context = step.context.model_dump()
             await step.checkpoint(cursor)
             call.checkpoints.append(Kept(cursor, context, around.version()))
+        case _:
+            _say(deed, step, call)
+
+
+def _do_inside(deed: Deed, step: Step[Any, Shared], tx: Transaction, call: Call, around: Surroundings) -> None:
+    match deed:
+        case Sleep(seconds=seconds):
+            current().sleep(seconds)
+        case Checkpoint(cursor=cursor):
+            context = step.context.model_dump()
+            call.effects.append([])
+            step.checkpoint(cursor)
+            call.checkpoints.append(Kept(cursor, context, around.version()))
+        case Effect():
+            effect = around.next_effect()
+            tx.execute("insert into effects values (%s)", [effect])
+            call.effects[-1].append(effect)
+        case _:
+            _say(deed, step, call)
+
+
+def _say(deed: Deed, step: Step[Any, Shared], call: Call) -> None:
+    match deed:
+        case Write(field="grown", value=value):
+            step.context.grown.append(value)
+        case Write(field=field, value=value):
+            setattr(step.context, field, value)
         case Progress(done=done):
+            call.told.append(done)
             step.progress(done, 100)
+        case Log(line=line):
+            call.lines.append(f"line {line}")
+            step.log(f"line {line}")
 
 
 async def _sleep(seconds: float, stubborn: bool) -> None:
@@ -157,27 +258,27 @@ async def _sleep(seconds: float, stubborn: bool) -> None:
             return
 
 
-def _conclude(script: Script, step: Step[Any, Shared], call: Call) -> Any:
+def _conclude(script: Script, step: Step[Any, Shared], call: Call, around: Surroundings) -> Any:
     call.result = f"{call.key}#{call.attempt}"
     match script.end:
         case "raise":
-            _end(call, "raise", step)
+            _end(call, "raise", step, around)
             raise RuntimeError("as the script says")
         case "fatal":
-            _end(call, "fatal", step)
+            _end(call, "fatal", step, around)
             raise Fatal("as the script says")
         case "skip":
-            _end(call, "skip", step)
+            _end(call, "skip", step, around)
             raise Skip("as the script says")
         case "unrecordable":
-            _end(call, "unrecordable", step)
+            _end(call, "unrecordable", step, around)
             return object()
         case _:
-            _end(call, "return", step)
+            _end(call, "return", step, around)
             return call.result
 
 
-def _end(call: Call, outcome: Outcome, step: Step[Any, Shared]) -> None:
+def _end(call: Call, outcome: Outcome, step: Step[Any, Shared], around: Surroundings) -> None:
     call.outcome = outcome
-    call.ended_at = asyncio.get_running_loop().time()
+    call.ended_at = around.now()
     call.final = step.context.model_dump()

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from steplog.eventstore.events import Event
 from steplog.projections.state import State
 
 Outcome = Literal["return", "raise", "fatal", "skip", "unrecordable", "cancelled", "over"]
@@ -38,18 +39,25 @@ class Call:
     context: Values
     cursor: Any
     results: Values
+    input: Values
     checkpoints: list[Kept] = field(default_factory=list)
     outcome: Outcome | None = None
     ended_at: float | None = None
     result: Any = None
     final: Values = field(default_factory=dict)
     """The draft as the handler left it."""
+    lines: list[str] = field(default_factory=list)
+    told: list[int] = field(default_factory=list)
+    """How far it said it was."""
+    effects: list[list[int]] = field(default_factory=lambda: [[]])
+    """Numbers of the effects between its checkpoints, in the order in which it had them."""
 
 
 @dataclass(slots=True)
 class Asked:
     """A condition that was asked, and its answer."""
 
+    process: int
     key: str
     answer: bool | str
     context: Values
@@ -63,6 +71,23 @@ class Stored:
     process: int
     epoch: int
     event_ids: list[str]
+
+
+@dataclass(slots=True)
+class Committed:
+    """A transaction of a handler that was committed: its effects, and the events that were stored with them."""
+
+    effects: list[int]
+    event_ids: list[str]
+
+
+@dataclass(slots=True)
+class Forked:
+    """A fork: its log, of which version of the job, and what it was given."""
+
+    from_version: int
+    values: Values
+    log: list[Event]
 
 
 @dataclass(slots=True)
@@ -94,6 +119,8 @@ class Notes:
     lives: list[Life] = field(default_factory=list)
     by_hand: list[str] = field(default_factory=list)
     """Ids of the events that people appended."""
+    committed: list[Committed] = field(default_factory=list)
+    forked: list[Forked] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     """What nobody should ever see: exceptions of the engine itself."""
     covered: Counter[str] = field(default_factory=Counter)

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
 from steplog.engine import operators
+from steplog.engine.definition import AnyDefinition
+from steplog.engine.fork import fork
 from steplog.engine.operators import Appended
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.store import Store
 
 WHO = "anna"
 
-Kind = Literal["set", "pause", "resume", "cancel", "retry", "skip", "complete", "fail", "reset"]
+UNFIT = 3
+"""A signal with that value has a payload that no sub-step takes."""
+
+Kind = Literal[
+    "set", "edit-input", "signal", "pause", "resume", "cancel", "fork", "retry", "skip", "complete", "fail", "reset"
+]
 _OF_SUB_STEPS = frozenset({"retry", "skip", "complete", "fail", "reset"})
 
 
@@ -28,14 +35,21 @@ class Action:
     value: int = 0
 
     def __str__(self) -> str:
-        said = f"{self.field} = {self.value}" if self.kind == "set" else self.key
+        said = f"{self.field} = {self.value}" if self.kind in ("set", "edit-input", "signal", "fork") else self.key
         return f"{WHO}: {self.kind} {said}".rstrip()
 
-    def perform(self, store: Store, clock: Clock, job_id: str) -> Appended:
+    def perform(self, store: Store, clock: Clock, job_id: str, definition: AnyDefinition) -> Appended:
         """Raises SteplogError where the job or the store refuses it."""
         match self.kind:
             case "set":
                 return operators.set_context(store, job_id, {self.field: self.value}, by=WHO, clock=clock)
+            case "edit-input":
+                return operators.edit_input(store, job_id, {self.field: self.value}, by=WHO, clock=clock)
+            case "signal":
+                payload = ["not this"] if self.value == UNFIT else self.value
+                return operators.signal(store, job_id, self.field, payload, by=WHO, clock=clock)
+            case "fork":
+                return fork(store, job_id, values={self.field: self.value}, by=WHO, clock=clock)
             case "pause":
                 return operators.pause(store, job_id, by=WHO, clock=clock)
             case "resume":
@@ -47,7 +61,9 @@ class Action:
             case "skip":
                 return operators.skip(store, job_id, self.key, by=WHO, clock=clock)
             case "complete":
-                return operators.complete(store, job_id, self.key, "by hand", by=WHO, clock=clock)
+                return operators.complete(
+                    store, job_id, self.key, "by hand", by=WHO, clock=clock, definition=definition
+                )
             case "fail":
                 return operators.fail(store, job_id, self.key, by=WHO, clock=clock)
             case "reset":
@@ -56,10 +72,17 @@ class Action:
 
 def draw_action(random: Random, keys: Sequence[str]) -> Action:
     """Any action at any time: what it is refused for is part of the story."""
-    kind = random.choices(
-        ("set", "pause", "resume", "cancel", "retry", "skip", "complete", "fail", "reset"),
-        (8, 3, 3, 1, 4, 2, 2, 2, 4),
+    kind: Kind = random.choices(
+        get_args(Kind),
+        (8, 2, 6, 3, 3, 1, 2, 4, 2, 2, 2, 4),
     )[0]
-    if kind == "set":
-        return Action("set", field=random.choice(("a", "b")), value=random.choice((7, 8)))
-    return Action(kind, key=random.choice(keys) if kind in _OF_SUB_STEPS else "")  # type: ignore[arg-type]
+    match kind:
+        case "set":
+            return Action("set", field=random.choice(("a", "b")), value=random.choice((7, 8)))
+        case "edit-input":
+            return Action("edit-input", field="n", value=random.choice((1, 2)))
+        case "signal":
+            return Action("signal", field=random.choice(("go", "stop")), value=random.choice((1, 2, UNFIT)))
+        case "fork":
+            return Action("fork", field=random.choice(("a", "b")), value=9)
+    return Action(kind, key=random.choice(keys) if kind in _OF_SUB_STEPS else "")

@@ -11,7 +11,7 @@ from typing import Any
 from simulation.drawing import draw_story
 from simulation.invariants import INVARIANTS
 from simulation.reading import Reading
-from simulation.story import AppendFault, Story, told
+from simulation.story import AppendFault, Story, TransactionFault, told
 from simulation.world import World
 
 from steplog.eventstore.clock import seconds_between
@@ -42,7 +42,7 @@ def judge(story: Story) -> Verdict:
         broken = {invariant.__name__: found for invariant in INVARIANTS if (found := next(invariant(reading), ""))}
     except Exception as error:
         log, broken = [], {"the simulation": f"{type(error).__name__}: {error}"}
-    return Verdict(story, log, broken, _covered(log, world), world.clock.monotonic())
+    return Verdict(story, log, broken, +_covered(log, world), world.clock.monotonic())
 
 
 def judge_seed(seed: int) -> Verdict:
@@ -69,18 +69,33 @@ _EVENTS = {
     "JobPaused": "paused",
     "JobCancelled": "cancelled",
     "SubStepReset": "reset",
+    "SubStepWaiting": "wait",
+    "SignalReceived": "signal",
+    "SubStepLogged": "lines",
+    "SubStepProgressed": "progress",
+    "InputChanged": "input edited",
+}
+_ERRORS = {
+    "HandlerTimeout": "timeout",
+    "DeadlineExceeded": "deadline",
+    "SignalTimeout": "no signal in time",
+    "SignalRefused": "signal refused",
 }
 
 
 def _covered(log: list[Event], world: World) -> Counter[str]:
     found = Counter(world.notes.covered)
+    found["transaction committed"] += len(world.notes.committed)
+    found["fork"] += len(world.notes.forked)
     for event in log:
         if name := _EVENTS.get(event.type):
             found[name] += 1
         if event.type == "JobClaimed" and event.data["reason"] == "takeover":
             found["take-over"] += 1
-        elif event.type == "SubStepFailed" and event.data["error"]["type"] == "HandlerTimeout":
-            found["timeout"] += 1
+        elif event.type in ("SubStepFailed", "JobFailed") and (name := _ERRORS.get(event.data["error"]["type"])):
+            found[name] += 1
+        elif event.type == "SubStepInterrupted" and event.data["cause"] == "commit unknown":
+            found["commit unknown"] += 1
         elif "context_refused" in event.data:
             found["context refused"] += 1
     return found
@@ -106,6 +121,15 @@ def shrunk(verdict: Verdict) -> Verdict:
     return verdict
 
 
+_SIMPLER: tuple[dict[str, Any], ...] = (
+    *({"resumes": 0}, {"recovery_s": 0.0}, {"luck": 0}, {"deadline_s": None}, {"stops_writers": False}),
+)
+_OPTIONS = (
+    *("after", "needs", "optional", "when", "attempts", "jitter", "timeout_s", "deadline_s", "on_interrupt"),
+    *("transactional", "wait", "defaults"),
+)
+
+
 def smaller_stories(story: Story) -> Iterator[Story]:
     """Stories with one thing less, the biggest cuts first."""
     for place in range(len(story.phases)):
@@ -114,7 +138,7 @@ def smaller_stories(story: Story) -> Iterator[Story]:
         yield replace(story, faults=_without(story.faults, place))
     for place in range(len(story.by_hand)):
         yield replace(story, by_hand=_without(story.by_hand, place))
-    for simpler in ({"resumes": 0}, {"recovery_s": 0.0}, {"luck": 0}):
+    for simpler in _SIMPLER:
         if any(getattr(story, name) != value for name, value in simpler.items()):
             yield replace(story, **simpler)
     for at, phase in enumerate(story.phases):
@@ -122,7 +146,7 @@ def smaller_stories(story: Story) -> Iterator[Story]:
             phases = (*story.phases[:at], simpler_phase, *story.phases[at + 1 :])
             yield _without_edges_to_nothing(replace(story, phases=phases))
     for at, fault in enumerate(story.faults):
-        if isinstance(fault, AppendFault) and fault.meanwhile != "nothing":
+        if isinstance(fault, AppendFault | TransactionFault) and fault.meanwhile != "nothing":
             plain = replace(fault, meanwhile="nothing", action=None)
             yield replace(story, faults=(*story.faults[:at], plain, *story.faults[at + 1 :]))
 
@@ -140,7 +164,7 @@ def _simpler_phases(phase: Any) -> Iterator[Any]:
 
 def _simpler_sub_steps(step: Any) -> Iterator[Any]:
     plain = type(step)(step.name)
-    for name in ("after", "needs", "optional", "when", "attempts", "jitter", "timeout_s", "on_interrupt", "defaults"):
+    for name in _OPTIONS:
         if getattr(step, name) != getattr(plain, name):
             yield replace(step, **{name: getattr(plain, name)})
     for at in range(len(step.scripts)):

@@ -44,7 +44,17 @@ class Progress:
     done: int
 
 
-Deed = Sleep | Write | Checkpoint | Progress
+@dataclass(frozen=True, slots=True)
+class Log:
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A statement in the attempt's transaction; where it has none, nothing."""
+
+
+Deed = Sleep | Write | Checkpoint | Progress | Log | Effect
 End = Literal["return", "raise", "fatal", "skip", "unrecordable", "kill"]
 
 
@@ -61,8 +71,17 @@ class Script:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitStory:
+    """What a sub-step that only waits waits for: for its time, or for a number as a signal."""
+
+    signal: str | None = None
+    seconds: float | None = 1.0
+    has_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SubStepStory:
-    """A sub-step as declared, and its attempts: the last script serves all further ones."""
+    """A sub-step as declared, and its attempts: the last script serves all further ones. One that waits has none."""
 
     name: str
     after: tuple[str, ...] = ()
@@ -74,7 +93,10 @@ class SubStepStory:
     wait_s: float = 1.0
     jitter: float = 0.0
     timeout_s: float | None = None
+    deadline_s: float | None = None
     on_interrupt: OnInterrupt = "retry"
+    transactional: bool = False
+    wait: WaitStory | None = None
     scripts: tuple[Script, ...] = (Script(),)
 
     def script(self, attempt: int) -> Script:
@@ -140,7 +162,23 @@ class ReadFault:
     number: int
 
 
-Fault = AppendFault | TurnFault | TimeFault | ClaimFault | ReadFault
+@dataclass(frozen=True, slots=True)
+class TransactionFault:
+    """What happens to the `number`-th transaction of a handler.
+
+    broken: its connection breaks at a statement; busy: the head is not had in time, once; lost: its commit is not
+    carried out, and nobody knows; unanswered: it is, and nobody knows; late, or late and lost: that takes seconds, in
+    which the head is locked. What happens meanwhile happens right after.
+    """
+
+    number: int
+    kind: Literal["broken", "busy", "lost", "unanswered", "late", "late and lost"]
+    seconds: float
+    meanwhile: Meanwhile = "nothing"
+    action: Action | None = None
+
+
+Fault = AppendFault | TurnFault | TimeFault | ClaimFault | ReadFault | TransactionFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +195,9 @@ class Story:
     """How long a job waits until another process takes it over."""
     luck: int = 0
     """The seed of jitter."""
+    deadline_s: float | None = None
+    stops_writers: bool = False
+    """Whether nobody else writes to the store while a handler's transaction is open."""
 
     def sub_steps(self) -> Iterator[tuple[str, SubStepStory]]:
         """By key."""
@@ -174,6 +215,8 @@ def told(story: Story) -> Iterator[str]:
         yield f"phase {phase.name}" + (f", {phase.parallel} at once" if phase.parallel else "")
         for sub_step in phase.sub_steps:
             yield f"  {_declared(sub_step)}"
+            if sub_step.wait:
+                continue
             for number, script in enumerate(sub_step.scripts, 1):
                 more = "+" if number == len(sub_step.scripts) else ""
                 yield f"    attempt {number}{more}: {_done(script)}"
@@ -181,6 +224,10 @@ def told(story: Story) -> Iterator[str]:
         yield _struck(fault)
     for action in story.by_hand:
         yield f"where it has stopped, {action}"
+    if story.deadline_s is not None:
+        yield f"the job's deadline is {story.deadline_s:g} s"
+    if story.stops_writers:
+        yield "a transaction stops all other writers"
     if story.resumes:
         yield f"where it stops for a person it is resumed, {story.resumes} times at most"
     if story.recovery_s:
@@ -198,9 +245,18 @@ def _declared(step: SubStepStory) -> str:
         f"{step.attempts} attempts {step.wait_s:g} s apart" if step.attempts > 1 else "",
         f"jitter {step.jitter:g}" if step.attempts > 1 and step.jitter else "",
         f"timeout {step.timeout_s:g} s" if step.timeout_s is not None else "",
+        f"deadline {step.deadline_s:g} s" if step.deadline_s is not None else "",
         f"interrupted: {step.on_interrupt}" if step.on_interrupt != "retry" else "",
+        "transactional" if step.transactional else "",
+        _waited_for(step.wait) if step.wait else "",
     ]
     return "; ".join(part for part in said if part)
+
+
+def _waited_for(wait: WaitStory) -> str:
+    for_time = f"{wait.seconds:g} s" if wait.seconds is not None else "however long"
+    ending = ", then goes on without" if wait.has_default else ""
+    return f"waits for signal {wait.signal}, {for_time}{ending}" if wait.signal else f"waits {for_time}"
 
 
 def _done(script: Script) -> str:
@@ -220,6 +276,10 @@ def _deed(deed: Deed) -> str:
             return f"checkpoint {cursor}"
         case Progress(done=done):
             return f"progress {done}"
+        case Log(line=line):
+            return f"log {line}"
+        case Effect():
+            return "effect"
 
 
 def _struck(fault: Fault) -> str:
@@ -234,5 +294,9 @@ def _struck(fault: Fault) -> str:
             return f"at {seconds:g} s: {what}" + (f": {action}" if action else "")
         case ClaimFault(number=number, kind=kind):
             return f"claim {number}: {kind}"
+        case TransactionFault(number=number, kind=kind, seconds=seconds, meanwhile=meanwhile, action=action):
+            said = f"transaction {number}: {kind}" + (f", {seconds:g} s" if kind.startswith("late") else "")
+            more = f", meanwhile {meanwhile}" + (f": {action}" if action else "")
+            return said if meanwhile == "nothing" else said + more
         case ReadFault(number=number):
             return f"reading {number}: the store is away"

@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, cast
 
-from simulation.handlers import Shared, definition_of
-from simulation.notes import Life, Notes, Stored
+from simulation.handlers import Given, Shared, definition_of
+from simulation.notes import Forked, Life, Notes, Stored
 from simulation.operators import WHO, Action
-from simulation.story import AppendFault, ClaimFault, Fault, Meanwhile, ReadFault, Story, TimeFault, TurnFault
+from simulation.story import (
+    AppendFault,
+    ClaimFault,
+    Fault,
+    Meanwhile,
+    ReadFault,
+    Story,
+    TimeFault,
+    TransactionFault,
+    TurnFault,
+)
+from simulation.transacting import WAIT_S, Transacting
+from simulation.turns import HandlerThread, current, taking_turns
 
 from steplog.engine.claiming import claim_job
 from steplog.engine.definition import Definition
@@ -26,13 +38,13 @@ from steplog.engine.jobs import prepare, recorded_input
 from steplog.engine.outbox import Outbox
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
-from steplog.engine.step import NoInput
 from steplog.engine.worker import Worker
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import OutcomeUnknown, SteplogError, StoreError, StoreUnavailable
 from steplog.eventstore.events import Event
 from steplog.eventstore.store import Answer, Append, Claim, ClaimRule, Code, WorkerIdentity
 from steplog.eventstore.writer import Mailbox, Writer
+from steplog.projections.evolve import fold
 from steplog.projections.state import ENDED, STOPPED, State
 from steplog.testing.clock import VirtualClock
 from steplog.testing.loop import Deadlock, VirtualLoop
@@ -42,6 +54,8 @@ SETTINGS = Settings(heartbeat_s=1.0, grace_s=3.0, interruptions_max=3, store_sta
 LATENCY_S = 0.001
 TURNS_MAX = 5_000
 STOP_GRACE_S = 2.0
+SIGNAL_EVERY_S = 15.0
+"""How often somebody sends a signal that a sub-step waits for without a limit."""
 
 _process: ContextVar[_Process] = ContextVar("process")
 
@@ -81,11 +95,15 @@ class World:
         self.notes = Notes()
         self.job_id = ""
         self.loop = _Loop(self)
-        self.definition: Definition[NoInput, Shared] = definition_of(story, self)
+        self.definition: Definition[Given, Shared] = definition_of(story, self)
         self._turns = 0
         self.appends = 0
         self.claims = 0
         self.reads = 0
+        self.transactions = 0
+        self.effects = 0
+        self.holder: Transacting | None = None
+        """The transaction that holds the job's head, or the only place to write, where one does."""
         self._is_told = False
         self._by_hand = list(story.by_hand)
         self._resumes_left = story.resumes
@@ -98,6 +116,7 @@ class World:
         self._of_append: dict[int, AppendFault] = {}
         self._of_claim: dict[int, ClaimFault] = {}
         self._of_read: dict[int, ReadFault] = {}
+        self._of_transaction: dict[int, TransactionFault] = {}
         for fault in story.faults:
             self._plan(fault)
 
@@ -113,6 +132,8 @@ class World:
                 self._of_claim.setdefault(number, fault)
             case ReadFault(number=number):
                 self._of_read.setdefault(number, fault)
+            case TransactionFault(number=number):
+                self._of_transaction.setdefault(number, fault)
 
     # --- the story ---------------------------------------------------------------------------------------------------
 
@@ -120,17 +141,21 @@ class World:
         """The job's whole log, as a reader finds it."""
         random.seed(self.story.luck)  # the engine draws jitter from it
         self.loop.set_exception_handler(lambda loop, said: self.notes.unexpected.append(str(said)))
-        try:
-            self.loop.run_until_complete(self._tell())
-        except (Deadlock, NeverEnds) as stuck:
-            self.notes.unexpected.append(f"liveness: {stuck}")
-        finally:
-            self._dispose()
+        with taking_turns() as threads:
+            try:
+                self.loop.run_until_complete(self._tell())
+            except (Deadlock, NeverEnds) as stuck:
+                self.notes.unexpected.append(f"liveness: {stuck}")
+            finally:
+                self._dispose(threads)
         return list(self.store.read(self.job_id))
 
     async def _tell(self) -> None:
         resume_by: str | None = None
+        for signal in {wait.signal for _, step in self.story.sub_steps() if (wait := step.wait) and wait.signal}:
+            self.loop.call_later(SIGNAL_EVERY_S, self._send, Action("signal", field=signal, value=1))
         while resume_by != "nobody":
+            await self._until_free()
             process = self._owner = _Process(self, len(self.notes.lives) + 1)
             self._processes.append(process)
             process.start(resume_by)
@@ -139,6 +164,11 @@ class World:
             resume_by = self._who_goes_on() if self.job_id else None
         self._is_told = True
         await asyncio.gather(*(process.gone for process in self._processes))  # the robbed ones find out
+
+    async def _until_free(self) -> None:
+        """Whoever wants the job waits for its head."""
+        while self.holder is not None:  # noqa: ASYNC110 (a lock in a database tells nobody)
+            await asyncio.sleep(WAIT_S)
 
     def _who_goes_on(self) -> str | None:
         """Who resumes the job: None where any process may take it, nobody where that is the end."""
@@ -156,13 +186,29 @@ class World:
     def _status(self) -> str:
         return self.store.head(self.job_id).columns.status
 
-    def _dispose(self) -> None:
+    def _send(self, action: Action) -> None:
+        """Send a signal without which the job would not end."""
+        if self._is_told:
+            return
+        if self.job_id and self._lacks_signal(action.field):
+            self._operate(action)
+        self.loop.call_later(SIGNAL_EVERY_S, self._send, action)
+
+    def _lacks_signal(self, name: str) -> bool:
+        state = fold(self.store.read(self.job_id))
+        waits = [step["wait"] for phase in state["phases"].values() for step in phase["sub_steps"].values()]
+        return any(wait and wait["signal"] == name and wait["until"] is None for wait in waits)
+
+    def _dispose(self, threads: list[HandlerThread]) -> None:
         for task in {*asyncio.all_tasks(self.loop), *self._remembered}:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             for _ in range(8):
                 with suppress(RuntimeError):  # the engine's clean-up awaits again: it is never to go on
                     cast(Any, task.get_coro()).close()
                     break
+        for thread in threads:
+            thread.unwind()
+        threads.clear()
         self.loop.clear()
         self.loop.close()
 
@@ -195,26 +241,64 @@ class World:
                 to.stop()
 
     def _operate(self, action: Action) -> None:
+        if self.holder is not None:  # people wait for the job's head, too
+            self.loop.call_later(WAIT_S, self.happens, "operator", None, action)
+            return
         before = self.version()
         try:
-            action.perform(self.store, self.clock, self.job_id)
+            appended = action.perform(self.store, self.clock, self.job_id, self.definition)
         except SteplogError:
             self.notes.covered["refused by hand"] += 1
             return
         self.notes.covered["operator"] += 1
         self.notes.covered[f"by hand: {action.kind}"] += 1
+        if action.kind == "fork":
+            log = list(self.store.read(appended.state["job_id"]))
+            self.notes.forked.append(Forked(before, {action.field: action.value}, log))
         self.notes.by_hand += [event.event_id for event in self.store.read(self.job_id, before)]
         if self._owner is not None:
             self.loop.call_later(SETTINGS.heartbeat_s, self._owner.hear_of_versions)
+
+    # --- handlers' transactions --------------------------------------------------------------------------------------
+
+    def begin(self, process: _Process, timeout_s: float | None) -> Transacting:
+        """For a handler of that process; a dead one has none."""
+        if not process.is_alive:
+            current().stand()
+        self.transactions += 1
+        fault = self._of_transaction.pop(self.transactions, None)
+        alone = self.story.stops_writers
+        process.opened.append(transaction := Transacting(cast(Any, _Database(self, process)), fault, timeout_s, alone))
+        return transaction
+
+    def next_effect(self) -> int:
+        self.effects += 1
+        return self.effects
 
     def bury(self, process: _Process) -> None:
         """Nothing of the process runs from the next turn on."""
         self._dying.append(process)
 
+    def store_for(self, process: _Process, item: Append) -> Answer:
+        """Let the store have a process's append."""
+        before = self.version()
+        (answer,) = self.store.append([item])
+        if self.version() > before:
+            event_ids = [event.event_id for event in item.events]
+            self.notes.stored.append(Stored(process.life.number, item.claim.epoch, event_ids))
+        elif answer.code is Code.STORED:
+            self.notes.covered["stored before"] += 1
+        else:
+            self.notes.covered[answer.code] += 1
+        return answer
+
     # --- what handlers see -------------------------------------------------------------------------------------------
 
     def process(self) -> int:
         return _process.get().life.number
+
+    def now(self) -> float:
+        return self.clock.monotonic()
 
     def version(self) -> int:
         return self.store.head(self.job_id).version
@@ -252,6 +336,8 @@ class _Process:
         """Where everything of it runs."""
         self._alive = True
         self._runner: Runner | None = None
+        self.opened: list[Transacting] = []
+        """The transactions of its handlers."""
         world.notes.lives.append(self.life)
         world.store.register_worker(WorkerIdentity(self.worker_id, "here", number, None, None, None), 15.0)
 
@@ -271,7 +357,7 @@ class _Process:
         task.add_done_callback(self._ended)
 
     async def _live(self, resume_by: str | None) -> State:
-        world, store = self.world, cast(Any, _Unreliable(self.world))
+        world, store = self.world, cast(Any, _Unreliable(self))
         owned = self._created() if not world.job_id else self._claimed(store, resume_by)
         self.life.epoch = owned.claim.epoch
         writer = cast(Writer, _Sender(self))
@@ -300,6 +386,8 @@ class _Process:
         if self._alive:
             self.world.notes.covered["crash"] += 1
             self._leave("crashed")
+            for transaction in self.opened:
+                transaction.roll_back()
             self.world.store.kill_worker(self.worker_id)
 
     def lose(self) -> None:
@@ -355,8 +443,10 @@ class _Process:
 class _Unreliable:
     """The store as one process reaches it."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, process: _Process) -> None:
+        self._process = process
+        self._world = process.world
+        self.stops_writers = process.world.story.stops_writers
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._world.store, name)
@@ -375,6 +465,39 @@ class _Unreliable:
         if fault:
             raise OutcomeUnknown("the claim was not answered")
         return claim
+
+    def begin(self, timeout_s: float | None = None) -> Transacting:
+        return self._world.begin(self._process, timeout_s)
+
+
+class _Database:
+    """What one process's transactions see of the world."""
+
+    def __init__(self, world: World, process: _Process) -> None:
+        self._world = world
+        self._process = process
+        self._far = copy_context()
+        self._far.run(_process.set, cast(Any, None))
+        self.store = world.store
+        self.notes = world.notes
+
+    @property
+    def holder(self) -> Transacting | None:
+        return self._world.holder
+
+    @holder.setter
+    def holder(self, holder: Transacting | None) -> None:
+        self._world.holder = holder
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._world.loop.call_later(seconds, call, context=self._far)
+
+    def stored(self, item: Append) -> None:
+        if self._world.store_for(self._process, item).code is not Code.STORED:
+            self.notes.unexpected.append("a commit was let through that the log refuses")
+
+    def befalls(self, fault: TransactionFault) -> None:
+        self._world.loop.call_soon(self._world.happens, fault.meanwhile, self._process, fault.action, context=self._far)
 
 
 class _Sender:
@@ -402,7 +525,7 @@ class _Sender:
     def append(self, item: Append) -> Future[Answer]:
         """Where somebody waits for it in a thread: answered at once."""
         promised: Future[Answer] = Future()
-        promised.set_result(self._store(item))
+        promised.set_result(self._world.store_for(self._process, item))
         return promised
 
     def _send(self, item: Append, mailbox: Mailbox, fault: AppendFault | None) -> None:
@@ -415,7 +538,7 @@ class _Sender:
             case "lost":
                 self._later(fault.seconds, self._arrive_again, item, mailbox)
             case "unanswered":
-                self._later(LATENCY_S, self._store, item)
+                self._later(LATENCY_S, self._arrive_unheard, item)
                 self._later(fault.seconds, self._arrive_again, item, mailbox)
             case "slow":
                 self._later(fault.seconds, self._arrive, item, mailbox)
@@ -425,8 +548,17 @@ class _Sender:
     def _later(self, seconds: float, call: Any, *args: Any) -> None:
         self._world.loop.call_later(seconds, call, *args, context=self._far)
 
+    def _arrive_unheard(self, item: Append) -> None:
+        if self._world.holder is not None:
+            self._later(WAIT_S, self._arrive_unheard, item)
+        else:
+            self._world.store_for(self._process, item)
+
     def _arrive(self, item: Append, mailbox: Mailbox, answer_after_s: float = 0.0) -> None:
-        answer = self._store(item)
+        if self._world.holder is not None:  # the head is locked: it waits there, on its own connection
+            self._later(WAIT_S, self._arrive, item, mailbox, answer_after_s)
+            return
+        answer = self._world.store_for(self._process, item)
         if answer_after_s:
             self._later(answer_after_s, self._answer, item, mailbox, answer)
         else:
@@ -435,19 +567,6 @@ class _Sender:
     def _arrive_again(self, item: Append, mailbox: Mailbox) -> None:
         if self._process.is_alive:
             self._arrive(item, mailbox)
-
-    def _store(self, item: Append) -> Answer:
-        notes, before = self._world.notes, self._world.version()
-        (answer,) = self._world.store.append([item])
-        if self._world.version() > before:
-            notes.stored.append(
-                Stored(self._process.life.number, item.claim.epoch, [event.event_id for event in item.events])
-            )
-        elif answer.code is Code.STORED:
-            notes.covered["stored before"] += 1
-        else:
-            notes.covered[answer.code] += 1
-        return answer
 
     def _answer(self, item: Append, mailbox: Mailbox, answer: Answer) -> None:
         if not self._process.is_alive:

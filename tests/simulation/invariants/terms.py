@@ -1,0 +1,39 @@
+"""What the invariants are said in: what they yield, how much is allowed for, and the context as code sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from simulation.reading import UNWRITTEN, Reading
+from simulation.world import SETTINGS
+
+from steplog.eventstore.codec import encode
+from steplog.projections.state import State
+
+Broken = Iterator[str]
+"""What is broken, as sentences; one is enough."""
+
+SLACK_S = 0.01
+SUSPECT_AFTER = 2
+"""Deaths of its owner after which a sub-step may be their cause."""
+STOPS_WITHIN_S = SETTINGS.heartbeat_s + 6.0
+"""A former owner hears of it by its heartbeat; an append in flight and a handler's clean-up may take a while more."""
+STOPS = frozenset({"JobCompleted", "JobFailed", "JobParked", "JobPaused", "JobCancelled"})
+REAL = frozenset({"return", "raise", "fatal", "skip", "unrecordable"})
+"""Outcomes of handlers that ended by themselves."""
+
+
+def filled(told: Reading, place: int) -> dict[str, Any]:
+    """The context before that place as code sees it."""
+    return {**UNWRITTEN, **told.before[place].context}
+
+
+def differing(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The fields that have another value now."""
+    return {field: value for field, value in after.items() if value != before.get(field)}
+
+
+def canonical(state: State) -> bytes:
+    """The state as bytes, to be compared."""
+    return encode(dict(state), bytes_max=1 << 40)
