@@ -65,6 +65,7 @@ def explain(error: Exception, console: Console) -> Failure:
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),
         (engine.ModuleFails, 1, "run it again with --debug to see where"),
+        (engine.AdoptionRefused, 2, "mend the row or the workflow; rows before it are jobs already"),
         (engine.ImportRefused, 2, "give it a file of `steplog export`"),
         (engine.ImportConflict, 4, show),
         (log.KeyConflict, 4, "use another --key, or the same input; " + show),
@@ -79,6 +80,7 @@ def explain(error: Exception, console: Console) -> Failure:
         ),
         (engine.OwnershipLost, 4, show),
         (log.WorkerDead, 4, "see `steplog ls`, and resume what stands still"),
+        (log.JobPruned, 3, "look in the file that `steplog db prune` wrote"),
         (log.LogError, 7, "see what is sound before it: `steplog events {0.job_id}`"),
         (log.StoreDamaged, 7, "restore the store from a backup"),
         (engine.IntegrityFailed, 7, "what is sound of a job: `steplog events JOB`"),
@@ -374,7 +376,7 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
             _advise(console, view)
 
 
-for command in (*integrity.COMMANDS, database.stats, *serving.COMMANDS):
+for command in (*integrity.COMMANDS, database.stats, database.adopt, *serving.COMMANDS):
     main.add_command(command)
 
 

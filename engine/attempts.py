@@ -68,6 +68,7 @@ class Attempts:
         grace_s: float,
         transactional: Callable[[float | None], TransactionalAttempt],
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._definition = definition
         self._inbox = inbox
         self._input = input
@@ -86,7 +87,7 @@ class Attempts:
         channel = Channel(of, self._inbox, self._clock)
         call = _Call(of, self._called(of), state, self._definition, self._input, channel)
         name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"
-        supervisor = asyncio.create_task(self._supervise(call, timeout_s), name=name)
+        supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name)
         self._running[channel] = _Running(supervisor, supervisor.cancel)
 
     def _called(self, of: AttemptId) -> AnySubStep:
@@ -135,7 +136,7 @@ class Attempts:
         """The attempt is settled and its handler still runs: until it ends its sub-step cannot start again."""
         channel.end()
         self.occupied.add(channel.of.place)
-        asyncio.get_running_loop().call_later(self._grace_s, self._count_as_stuck, channel)
+        self._loop.call_later(self._grace_s, self._count_as_stuck, channel)
 
     def _count_as_stuck(self, channel: Channel) -> None:
         """Say that the handler takes too long to end, if it has not."""

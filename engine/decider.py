@@ -336,8 +336,9 @@ class _Deciding(Draft):
 
     def _is_clear(self, key: Key, item: str | None = None) -> bool:
         """Suspects run one at a time: in the job, and in its worker."""
-        waits = self.situation.suspects_wait or a_suspect_runs(self.state)
-        return not (is_suspect(self.state, key, item) and waits)
+        if not is_suspect(self.state, key, item):
+            return True
+        return not (self.situation.suspects_wait or a_suspect_runs(self.state))
 
     def _is_due(self, key: Key) -> bool:
         sub_step = sub_step_of(self.state, key)

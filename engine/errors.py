@@ -291,6 +291,15 @@ class ImportRefused(SteplogError, ValueError):
         self.line = line
 
 
+class AdoptionRefused(SteplogError, ValueError):
+    """The row cannot become a job of that workflow."""
+
+    def __init__(self, row: str, why: str) -> None:
+        super().__init__(f"{row} was not adopted: {why}")
+        self.row = row
+        self.why = why
+
+
 class ImportConflict(SteplogError):
     """The store has something else than what is imported; nothing of that job was imported."""
 

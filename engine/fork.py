@@ -16,7 +16,8 @@ from steplog.engine.chunks import chunks_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.given import given_context, given_input, given_name
 from steplog.engine.history import Loaded, load
-from steplog.engine.operators import Appended, How, store_clock, until_known
+from steplog.engine.operators import Appended, How, until_known
+from steplog.engine.store_clock import store_clock
 from steplog.eventstore.chain import Position, seal
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import check_name, encode
@@ -80,7 +81,7 @@ def fork(
     )
     fork_id, now = clock.new_id(), clock.now()
     if how.get("dry_run"):
-        return Appended(_begun(fork_id, [forked, *inherited], now), [forked, *inherited])
+        return Appended(begun(fork_id, [forked, *inherited], now), [forked, *inherited])
     asked = [job_id, at, edits, list(unset), None if input is AS_IT_WAS else [forked.input]]
     made = _create(store, fork_id, [forked, *_chunk(inherited)], now, clock, asked)
     if made == fork_id:
@@ -206,7 +207,7 @@ def _create(store: Store, job_id: str, data: Sequence[EventData], at: str, clock
     forked = data[0]
     assert isinstance(forked, JobForked)
     events = seal(job_id, Position(0, forked.parent_hash), data, at, clock)
-    job = NewJob(job_id, events, head_of(_begun(job_id, data, at)), sha256(encode(asked)).hexdigest())
+    job = NewJob(job_id, events, head_of(begun(job_id, data, at)), sha256(encode(asked)).hexdigest())
     return until_known(lambda: store.create(job))
 
 
@@ -247,7 +248,7 @@ def _chunk(inherited: Sequence[SubStepInherited]) -> list[SubStepInherited]:
     return chunk
 
 
-def _begun(job_id: str, data: Sequence[EventData], at: str) -> State:
+def begun(job_id: str, data: Sequence[EventData], at: str) -> State:
     """The state after a log's first events."""
     first = data[0]
     begun = evolve(None, Event(job_id, 1, "", first.type(), first.schema_version, at, first.as_data(), ""))

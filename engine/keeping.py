@@ -13,6 +13,9 @@ from steplog.projections.state import State
 
 logger = logging.getLogger("steplog.engine")
 
+SOONER = 10
+"""Where a phase ended, or a job is taken over, its state is kept after so many times fewer events."""
+
 
 class StateKeeper:
     """Of one job; off the hot path."""
@@ -22,12 +25,12 @@ class StateKeeper:
         self._every = every
         self._stored_at = stored_at
 
-    def keep(self, state: State, position: Position) -> None:
+    def keep(self, state: State, position: Position, *, sooner: bool = False) -> None:
         """Store the state if enough has come since the last one: of a large one more, so that all that is written stays
-        in proportion to the log.
+        in proportion to the log; where a phase ended or the job was taken over, less.
         """
-        events = position.version - self._stored_at
-        if events < self._every or events < items_in(state):
+        enough = max(self._every, state["total"], items_in(state))
+        if position.version - self._stored_at < (enough // SOONER if sooner else enough):
             return
         self._stored_at = position.version
         stored = to_store(Loaded(state, position))

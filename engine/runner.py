@@ -43,7 +43,15 @@ from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
-from steplog.eventstore.events import CompensationStarted, Event, EventData, SubStepFailed, SubStepStarted
+from steplog.eventstore.events import (
+    CompensationStarted,
+    Event,
+    EventData,
+    PhaseCompleted,
+    PhaseFailed,
+    SubStepFailed,
+    SubStepStarted,
+)
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
@@ -146,6 +154,7 @@ class Runner:
             return await asyncio.to_thread(self._park_regressed)
 
     async def _run(self) -> State:
+        self._keeper.keep(self.state, self._position, sooner=True)
         try:
             while self.state["status"] in GOING_ON:
                 if self._known_version > self._position.version:
@@ -411,7 +420,8 @@ class Runner:
         """Do what the events say, now that they are durable; `state` is the one after them, whatever came since."""
         self._asking.forget(recorded)
         self._start(recorded, state)
-        self._keeper.keep(self.state, self._position)
+        ended = any(isinstance(event, (PhaseCompleted, PhaseFailed)) for event in recorded)
+        self._keeper.keep(self.state, self._position, sooner=ended)
 
     def _start(self, events: Sequence[EventData], state: State) -> None:
         for event in events:

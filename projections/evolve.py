@@ -33,12 +33,11 @@ def fold(events: Iterable[Event], state: State | None = None) -> State:
         for event in events:
             evolution.apply(event)
         return evolution.state
-    folded: State | None = None
-    for event in events:
-        folded = _apply(folded, event)
-    if folded is None:
+    left = iter(events)
+    first = next(left, None)
+    if first is None:
         raise JobNotFound("without events")
-    return folded
+    return _apply_all(_apply(None, first), left)
 
 
 def evolve(state: State | None, event: Event) -> State:
@@ -141,6 +140,24 @@ def _apply(state: State | None, event: Event) -> State:
         raise DamagedLog(event.job_id, event.version, f"{event.type} does not fit the state: {error!r}") from error
     state["version"] = event.version
     state["recorded_at"] = event.recorded_at
+    return state
+
+
+def _apply_all(state: State, events: Iterable[Event]) -> State:
+    """The same for many: a million events go through here, so it does itself what it need not call for."""
+    version, rules = state["version"], _RULES
+    for event in events:
+        version += 1
+        rule = rules.get(event.type)
+        if rule is None or event.version != version:
+            return _apply_all(_apply(state, event), events)
+        data = event.data
+        try:
+            rule(state, event, data)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise DamagedLog(event.job_id, event.version, f"{event.type} does not fit the state: {error!r}") from error
+        state["version"] = version
+        state["recorded_at"] = event.recorded_at
     return state
 
 

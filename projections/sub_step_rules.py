@@ -161,7 +161,12 @@ def _waiting(state: State, event: Event, data: dict[str, Any]) -> None:
 
 
 def _progressed(state: State, event: Event, data: dict[str, Any]) -> None:
-    _of(state, data)["progress"] = {name: data[name] for name in ("done", "total", "note") if name in data}
+    progress = {"done": data["done"]}
+    if "total" in data:
+        progress["total"] = data["total"]
+    if "note" in data:
+        progress["note"] = data["note"]
+    _of(state, data)["progress"] = progress
 
 
 def _checkpointed(state: State, event: Event, data: dict[str, Any]) -> None:

@@ -100,9 +100,13 @@ def taking_turns() -> Iterator[list[HandlerThread]]:
     def in_thread(call: Callable[[], Any], name: str) -> asyncio.Future[Any]:
         ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
+        def finish(outcome: Any) -> None:
+            if not ended.done():
+                ended.set_result(outcome)
+
         def body() -> None:
             outcome = call()
-            ended.get_loop().call_soon(lambda: ended.done() or ended.set_result(outcome))
+            ended.get_loop().call_soon(finish, outcome)
 
         threads.append(HandlerThread(body))
         return ended
