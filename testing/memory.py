@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
-import orjson
-
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import Clock
@@ -275,22 +273,11 @@ class MemoryStore(SchedulesInMemory):
 
     def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
         with self._lock:
-            states = self._jobs[job_id].states if job_id in self._jobs else {}
-            versions = [
-                version
-                for reducer, version in states
-                if reducer == reducer_version and (until is None or version <= until)
-            ]
-            if not versions:
-                return None
-            position, state = states[reducer_version, max(versions)]
-            return StoredState(job_id, position, reducer_version, orjson.loads(state))
+            return self._jobs[job_id].state_at(reducer_version, until) if job_id in self._jobs else None
 
     def save_state(self, stored: StoredState) -> None:
         with self._lock:
-            job, at = self._job(stored.job_id), stored.position
-            if at.hash in (row.hash for row in job.rows[at.version - 1 : at.version]):
-                job.states.setdefault((stored.reducer_version, at.version), (at, orjson.dumps(stored.state)))
+            self._job(stored.job_id).keep(stored)
 
     def prune(self, job_id: str, at: Position) -> bool:
         with self._lock:
