@@ -14,8 +14,9 @@ from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import ValueRefused
 from steplog.engine.jobs import recorded_input
-from steplog.engine.operators import store_clock, until_known
+from steplog.engine.operators import until_known
 from steplog.engine.plan import outset_of, plan_of
+from steplog.engine.store_clock import store_clock
 from steplog.engine.values import input_hash
 from steplog.eventstore.chain import Position, seal
 from steplog.eventstore.clock import Clock, SystemClock, instant
