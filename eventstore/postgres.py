@@ -314,6 +314,8 @@ class PostgresStore:
         while page := tables.rows_after(self._read, job_id, after, until, PAGE_ROWS):
             yield from page
             after = page[-1].version
+            if until is not None and after >= until:
+                return
 
     # --- schedules ---------------------------------------------------------------------------------------------------
 

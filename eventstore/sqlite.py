@@ -411,6 +411,8 @@ class SQLiteStore:
                 return
             yield from page
             after = page[-1].version
+            if after >= until:
+                return
 
 
 class _InFile:

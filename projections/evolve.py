@@ -71,7 +71,7 @@ class Evolution:
         if _EVERYTHING in owned:
             return
         if event.type in _WIDE:
-            self.state = copy.deepcopy(self.state)
+            self.state = copy.deepcopy(self.state, _items_of(self.state))
             owned.add(_EVERYTHING)
             return
         if not owned:
@@ -111,6 +111,12 @@ class Evolution:
         phase["open_edges"] = phase["open_edges"].copy()
         phase["sub_steps"] = phase["sub_steps"].copy()
         self.state["phases"][name] = phase
+
+
+def _items_of(state: State) -> dict[int, Any]:
+    """What a deep copy shares with the state: items are never changed in place."""
+    sub_steps = (step for phase in state["phases"].values() for step in phase["sub_steps"].values())
+    return {id(step["items"]): step["items"] for step in sub_steps if step["items"] is not None}
 
 
 def foreseen(data: EventData, job_id: str, version: int, at: str) -> Event:
