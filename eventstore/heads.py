@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from steplog.eventstore.chain import Position
 
 
-@dataclass(frozen=True, slots=True)
-class HeadColumns:
+class HeadColumns(NamedTuple):
     """What lists filter on: a pure function of the folded state, written by every append together with the version."""
 
     workflow: str
     status: str
     created_at: str
     updated_at: str
-    mode: str = "engine"
-    phase: str | None = None
-    last_error: str | None = None
-    failed_sub_step: str | None = None
-    wake_at: str | None = None
+    mode: str
+    phase: str | None
+    last_error: str | None
+    failed_sub_step: str | None
+    wake_at: str | None
     """When a worker should look at the job; None where nothing is due: it is ended, or waits for a person."""
-    ended_at: str | None = None
-    done: int = 0
-    total: int = 0
-    key: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    priority: int = 0
-    batch_id: str | None = None
+    ended_at: str | None
+    done: int
+    total: int
+    key: str | None
+    tags: dict[str, str]
+    priority: int
+    batch_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +115,12 @@ class HeadQuery:
     before: str | None = None
     """Only jobs created before this one (a job id, itself left out): the page's cursor."""
     limit: int = 50
+
+
+def counted(rows: Iterable[Sequence[Any]]) -> dict[str, dict[str, int]]:
+    """Rows of workflow, status and a number of jobs, added up by workflow and status."""
+    found: dict[str, dict[str, int]] = {}
+    for workflow, status, count in rows:
+        of_workflow = found.setdefault(workflow, {})
+        of_workflow[status] = of_workflow.get(status, 0) + count
+    return found

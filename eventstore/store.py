@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import LogError, StoreError
@@ -42,8 +42,7 @@ class NewJob:
     """How many claims its events tell of, where it comes from elsewhere and has no owner."""
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """The owner's next events of one job, to be stored behind `expected` or not at all."""
 
     job_id: str
@@ -72,8 +71,7 @@ class Code(StrEnum):
     """Only of a claim: a limit of the fleet is used up for now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of one Append; `version` is the head's after it (0 if missing)."""
 
     job_id: str
@@ -307,6 +305,10 @@ class Store(Protocol):
         """Rows of the jobs that match, newest first."""
         ...
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many jobs there are, by workflow and status."""
+        ...
+
     def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
         """How far that batch is, or each of the newest batches."""
         ...
@@ -351,6 +353,17 @@ class Store(Protocol):
 
     def save_state(self, stored: StoredState) -> None:
         """Keep a state; one that is stored already is left as it is, and one of another log is not kept."""
+        ...
+
+    def prune(self, job_id: str, at: Position) -> bool:
+        """Remove the events and stored states of a job that has ended, nobody owns, and whose log ends there.
+
+        Its head and key stay; `read` raises JobPruned. False where the job is not so; True once more is harmless.
+        """
+        ...
+
+    def pruned(self, job_id: str) -> Position | None:
+        """Where the log of a pruned job ended; None of any other."""
         ...
 
     @property

@@ -8,9 +8,11 @@ from typing import Any, Literal
 from steplog.eventstore.clock import later
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
+from steplog.projections import fan_out, undoing
 from steplog.projections.context_rules import OPERATOR, write_context, writer_of
+from steplog.projections.outset import Outset
 from steplog.projections.plan import Plan
-from steplog.projections.state import State, SubStepState, deadlines_of, dependents_of, new_phases
+from steplog.projections.state import State, SubStepState
 from steplog.projections.sub_step_rules import status_changes, wake
 
 Rule = Callable[[State, Event, dict[str, Any]], None]
@@ -19,12 +21,16 @@ WAITS = "waits"
 """The reason of a JobReleased where all that is left to do waits for a time or a signal."""
 
 
-def begin(event: Event) -> State:
-    """The state after a log's first event. Raises DamagedLog where that is none."""
+def begin(event: Event, outset: Outset | None = None) -> State:
+    """The state after a log's first event. Raises DamagedLog where that is none.
+
+    `outset` is that of the event's plan, where it is known: the state then shares it and must not be changed in place.
+    """
     if event.type not in ("JobCreated", "JobForked") or event.version != 1:
         raise DamagedLog(event.job_id, event.version, f"a log begins with JobCreated or JobForked, not {event.type}")
     data = event.data
     context = dict(data.get("context", {}))
+    outset = outset or Outset.of(data["plan"])
     return State(
         job_id=event.job_id,
         version=event.version,
@@ -34,7 +40,7 @@ def begin(event: Event) -> State:
         workflow=data["workflow"],
         workflow_version=data["workflow_version"],
         mode=data.get("mode", "engine"),
-        plan=data["plan"],
+        plan=outset.plan,
         input=data.get("input"),
         input_version=0,
         key=data.get("key"),
@@ -57,13 +63,14 @@ def begin(event: Event) -> State:
         refused={},
         writers={name: {OPERATOR: event.version} for name in context},
         signals={},
+        undoing=None,
         last_error=None,
         done=0,
-        total=sum(len(phase["sub_steps"]) for phase in data["plan"]["phases"]),
-        dependents=dependents_of(data["plan"]),
-        deadlines=deadlines_of(data["plan"]),
-        deadline_at=_deadline_at(data["plan"], data.get("run_at") or event.recorded_at),
-        phases=new_phases(data["plan"]),
+        total=outset.total,
+        dependents=outset.dependents,
+        deadlines=outset.deadlines,
+        deadline_at=_deadline_at(outset.plan, data.get("run_at") or event.recorded_at),
+        phases=outset.phases,
     )
 
 
@@ -77,7 +84,7 @@ def _deadline_at(plan: Plan, since: str) -> str | None:
 
 
 def _claimed(state: State, event: Event, data: dict[str, Any]) -> None:
-    state["status"] = "running"
+    state["status"] = "compensating" if state["undoing"] else "running"
     state["worker_id"] = data["worker_id"]
     state["epoch"] = data["epoch"]
     state["wake_at"] = None
@@ -93,6 +100,7 @@ def _requested(what: Literal["pause", "cancel"]) -> Rule:
     def rule(state: State, event: Event, data: dict[str, Any]) -> None:
         state["requested"] = what
         state["requested_by"] = {"by": data["by"], "reason": data.get("reason")}
+        wake(state, event)
 
     return rule
 
@@ -146,6 +154,9 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
     deadlines begin anew: a person has had the job meanwhile.
     """
     _reopened(state, event, data)
+    if state["undoing"]:
+        undoing.resumed(state)
+        return
     state["refused"] = {}
     for plan in state["plan"]["phases"]:
         phase = state["phases"][plan["name"]]
@@ -153,15 +164,22 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
             phase["sub_steps"][name]["interruptions"] = 0
             phase["sub_steps"][name]["reason"] = None
             _count_anew(state, event, f"{plan['name']}/{name}", phase["sub_steps"][name])
+        for name in phase["in_progress"]:
+            fan_out.count_anew(phase["sub_steps"][name])
         if phase["status"] == "failed":
             phase["status"] = "in_progress"
             phase["completed_at"] = None
             for step in plan["sub_steps"]:
                 if step["name"] in phase["failed"] and not step["optional"]:
-                    _try_again(status_changes(state, plan["name"], step["name"], "pending"))
+                    _try_again(state, plan["name"], step["name"])
 
 
-def _try_again(sub_step: SubStepState) -> None:
+def _try_again(state: State, phase: str, name: str) -> None:
+    """A sub-step is pending again; a fan-out goes on with what it has not done."""
+    expanded = fan_out.is_expanded(state["phases"][phase]["sub_steps"][name])
+    sub_step = status_changes(state, phase, name, "in_progress" if expanded else "pending")
+    if expanded:
+        fan_out.try_again(sub_step)
     sub_step["failures"] = sub_step["interruptions"] = 0
     sub_step["completed_at"] = None
     sub_step["deadline_at"] = None
@@ -173,14 +191,13 @@ def _count_anew(state: State, event: Event, key: str, sub_step: SubStepState) ->
 
 
 def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:
-    plan: Plan = data["plan"]
-    before = state["phases"]
-    state["plan"] = plan
+    before, outset = state["phases"], Outset.of(data["plan"])
+    state["plan"] = outset.plan
     state["workflow_version"] = data["workflow_version"]
-    state["dependents"] = dependents_of(plan)
-    state["deadlines"] = deadlines_of(plan)
-    state["phases"] = new_phases(plan)
-    state["total"] = sum(len(phase["sub_steps"]) for phase in plan["phases"])
+    state["dependents"] = outset.dependents
+    state["deadlines"] = outset.deadlines
+    state["phases"] = outset.phases
+    state["total"] = outset.total
     state["done"] = 0
     for name, phase in state["phases"].items():
         old = before.get(name)
@@ -195,6 +212,7 @@ def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:
             phase["sub_steps"][step] = kept
         if phase["status"] == "completed" and phase["unsettled"]:
             phase["status"] = "in_progress"
+            phase["completed_at"] = None
 
 
 def _context_changed(state: State, event: Event, data: dict[str, Any]) -> None:

@@ -1,10 +1,8 @@
-"""`ls`: heads as a table and as JSON. Pure functions of the heads."""
+"""`ls`: heads as a table. Pure functions of the heads."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 from steplog.eventstore.store import Head
 from steplog.terminal.look import Look
@@ -23,14 +21,6 @@ def jobs_table(
     """A line a job; `names` are the ids as short as they are unique, `stalled` those whose process is gone."""
     rows = [_row(head, names[head.job_id], head.job_id in stalled, now, look) for head in heads]
     return [look.fit(line) for line in table(_HEADINGS, rows, look)]
-
-
-def head_document(head: Head) -> dict[str, Any]:
-    """The head as JSON shows it."""
-    columns = asdict(head.columns)
-    progress = {"done": columns.pop("done"), "total": columns.pop("total")}
-    document = {"job_id": head.job_id, "version": head.version, **columns, "progress": progress}
-    return {**document, "worker_id": head.worker_id, "epoch": head.epoch}
 
 
 def _row(head: Head, name: str, stalled: bool, now: str, look: Look) -> list[str]:

@@ -22,6 +22,7 @@ from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import FeedMoved, JobNotFound, JobOwned, KeyConflict, LogError, StoreError, WorkerDead
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
+from steplog.eventstore.heads import counted
 from steplog.eventstore.inspection import Inspection
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
 from steplog.eventstore.store import (
@@ -45,7 +46,7 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of
+from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of, unless_pruned
 from steplog.testing.clock import VirtualClock
 from steplog.testing.memory_fleet import batches_of, longest_due, work_of
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
@@ -66,6 +67,7 @@ class MemoryStore(SchedulesInMemory):
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
+        self._pruned: dict[str, Position] = {}
         self.projected = ProjectedInMemory(self._versions)
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
@@ -228,6 +230,10 @@ class MemoryStore(SchedulesInMemory):
             found = [job.head for _, job in sorted(self._jobs.items(), reverse=True) if matches(job.head, query)]
             return found[: max(query.limit, 0)]
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        with self._lock:
+            return counted((job.head.columns.workflow, job.head.columns.status, 1) for job in self._jobs.values())
+
     def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
         with self._lock:
             return batches_of(self._heads(), batch_id)[: max(limit, 0)]
@@ -242,6 +248,9 @@ class MemoryStore(SchedulesInMemory):
             return sorted(found, reverse=True)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
+        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
         with self._lock:
             job = self._job(job_id)
             head, rows = job.head, list(job.rows)
@@ -282,6 +291,22 @@ class MemoryStore(SchedulesInMemory):
             job, at = self._job(stored.job_id), stored.position
             if at.hash in (row.hash for row in job.rows[at.version - 1 : at.version]):
                 job.states.setdefault((stored.reducer_version, at.version), (at, orjson.dumps(stored.state)))
+
+    def prune(self, job_id: str, at: Position) -> bool:
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None or (job.head.version, job.head.hash) != (at.version, at.hash) or job.head.worker_id:
+                return False
+            if job.head.columns.status not in ("completed", "cancelled"):
+                return False
+            self._pruned[job_id] = Position(at.version, at.hash)
+            job.rows.clear()
+            job.states.clear()
+            return True
+
+    def pruned(self, job_id: str) -> Position | None:
+        with self._lock:
+            return self._pruned.get(job_id)
 
     @property
     def inspection(self) -> Inspection:

@@ -16,6 +16,13 @@ class ListingCompliance(LogCase):
     def test_no_jobs_are_an_empty_list(self) -> None:
         assert self.store.heads(HeadQuery()) == []
 
+    def test_jobs_are_counted_by_workflow_and_status(self) -> None:
+        assert self.store.counts() == {}
+        for columns in ({}, {"status": "failed"}, {"status": "failed"}, {"workflow": "import", "status": "failed"}):
+            self.new_job(**columns)
+        row = self.store.heads(HeadQuery())[-1].columns
+        assert self.store.counts() == {row.workflow: {row.status: 1, "failed": 2}, "import": {"failed": 1}}
+
     def test_heads_are_listed_newest_first(self) -> None:
         jobs = [self.new_job() for _ in range(3)]
         assert self.store.heads(HeadQuery()) == [self.store.head(job_id) for job_id in reversed(jobs)]

@@ -454,6 +454,7 @@ class _Unreliable:
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
         if self._world.next_read():
             self._world.notes.covered["unreadable"] += 1
+            self._world.loop.call_later(SETTINGS.heartbeat_s, self._process.hear_of_versions)
             raise StoreUnavailable("it does not answer")
         return self._world.store.read(job_id, after, until)
 

@@ -1,0 +1,1 @@
+"""The dashboard: pages rendered on the server, that need no JavaScript to be read or used."""
