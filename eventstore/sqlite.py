@@ -239,7 +239,7 @@ class SQLiteStore:
             end = head.version if until is None else min(until, head.version)
             if after >= end:
                 return
-            start = _position(connection, job_id, after)
+            start = log.position_at(connection, job_id, after)
         yield from read_to(
             job_id, self._rows(job_id, after, end), start, end, head.hash if end == head.version else None
         )
@@ -433,15 +433,6 @@ class _InFile:
 
     def let_go(self) -> None:
         self._connections.end_own(self._connection)
-
-
-def _position(connection: sqlite3.Connection, job_id: str, version: int) -> Position:
-    if version <= 0:
-        return Position()
-    rows = tables.rows_after(connection, job_id, version - 1, version)
-    if not rows:
-        raise DamagedLog(job_id, version, "missing")
-    return Position(version, rows[0].hash, rows[0].recorded_at)
 
 
 def _byte_for(connection: sqlite3.Connection, worker: WorkerIdentity, at: str) -> int:

@@ -49,7 +49,16 @@ from steplog.eventstore.store import (
 from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of, unless_pruned
 from steplog.testing.clock import VirtualClock
 from steplog.testing.memory_fleet import batches_of, longest_due, work_of
-from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
+from steplog.testing.memory_log import (
+    InspectionInMemory,
+    JobInMemory,
+    marks_of,
+    matches,
+    owned,
+    position_at,
+    require_same,
+    row_of,
+)
 from steplog.testing.memory_projected import ProjectedInMemory
 from steplog.testing.memory_schedules import SchedulesInMemory
 from steplog.testing.memory_slots import SlotsInMemory
@@ -116,7 +125,7 @@ class MemoryStore(SchedulesInMemory):
                     raise KeyConflict(*name, job_id)
                 return job_id
             if job.job_id in self._jobs:
-                self._require_same(job)
+                require_same(self._jobs[job.job_id], job)
                 return job.job_id
             if job.claim and job.claim.worker_id:
                 self._require_alive(job.claim.worker_id)
@@ -354,9 +363,6 @@ class MemoryStore(SchedulesInMemory):
             raise JobNotFound(job_id)
         return self._jobs[job_id]
 
-    def _is_owned(self, job_id: str) -> bool:
-        return self._job(job_id).head.worker_id is not None
-
     def _await_head(self, job_id: str) -> None:
         self._let_go.wait_for(lambda: job_id not in self._jobs or not self._jobs[job_id].held)
 
@@ -382,7 +388,9 @@ class MemoryStore(SchedulesInMemory):
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
             for wanted in slots:
-                if not self._slots.take(wanted, item.job_id, self.now(), self._is_owned):
+                if not self._slots.take(
+                    wanted, item.job_id, self.now(), lambda held: bool(self._job(held).head.worker_id)
+                ):
                     return Answer(item.job_id, Code.LIMITED, first, wanted.limit)
             self._store(job, owned(job.head, item.claim), item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)
@@ -395,11 +403,6 @@ class MemoryStore(SchedulesInMemory):
         job.rows.extend(row_of(event) for event in events)
         self._feed.extend(FeedEntry(event.job_id, event.version, event.type, event.recorded_at) for event in events)
         job.head = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
-
-    def _require_same(self, job: NewJob) -> None:
-        stored = [row.event_id for row in self._jobs[job.job_id].rows[: len(job.events)]]
-        if stored != [event.event_id for event in job.events]:
-            raise StoreError(f"job {job.job_id} exists already, with other events")
 
     def _require_alive(self, worker_id: str) -> None:
         if worker_id not in self._workers or self._workers[worker_id].state != "alive":

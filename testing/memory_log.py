@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import DamagedLog
+from steplog.eventstore.errors import DamagedLog, StoreError
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.inspection import PAGE_JOBS, Key
 from steplog.eventstore.rows import Row
-from steplog.eventstore.store import Append, Claim, Head, HeadQuery, StoredState
+from steplog.eventstore.store import Append, Claim, Head, HeadQuery, NewJob, StoredState
 from steplog.eventstore.stream import Mark
 
 
@@ -105,3 +105,9 @@ def matches(head: Head, query: HeadQuery) -> bool:
 def marks_of(job: JobInMemory, item: Append) -> dict[int, Mark]:
     """The stored events from where the item is to go on, by version."""
     return {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(item.expected.version - 1, 0) :]}
+
+
+def require_same(stored: JobInMemory, job: NewJob) -> None:
+    """Raise StoreError unless the job that is there began with the same events."""
+    if [row.event_id for row in stored.rows[: len(job.events)]] != [event.event_id for event in job.events]:
+        raise StoreError(f"job {job.job_id} exists already, with other events")
