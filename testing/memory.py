@@ -48,23 +48,14 @@ from steplog.eventstore.store import (
 )
 from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of, unless_pruned
 from steplog.testing.clock import VirtualClock
-from steplog.testing.memory_fleet import batches_of, longest_due, work_of
-from steplog.testing.memory_log import (
-    InspectionInMemory,
-    JobInMemory,
-    marks_of,
-    matches,
-    owned,
-    position_at,
-    require_same,
-    row_of,
-)
+from steplog.testing.memory_fleet import HintsInMemory, batches_of, longest_due, work_of
+from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
 from steplog.testing.memory_schedules import SchedulesInMemory
 from steplog.testing.memory_slots import SlotsInMemory
 
 
-class MemoryStore(SchedulesInMemory):
+class MemoryStore(SchedulesInMemory, HintsInMemory):
     """A store that lives as long as the object."""
 
     url = "memory:"
@@ -72,7 +63,8 @@ class MemoryStore(SchedulesInMemory):
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or VirtualClock()
-        super().__init__(self.clock.now)
+        SchedulesInMemory.__init__(self, self.clock.now)
+        HintsInMemory.__init__(self)
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
@@ -80,7 +72,6 @@ class MemoryStore(SchedulesInMemory):
         self.projected = ProjectedInMemory(self._versions)
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
-        self._hints = 0
         self._slots = SlotsInMemory()
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
@@ -125,7 +116,7 @@ class MemoryStore(SchedulesInMemory):
                     raise KeyConflict(*name, job_id)
                 return job_id
             if job.job_id in self._jobs:
-                require_same(self._jobs[job.job_id], job)
+                self._jobs[job.job_id].require_same(job)
                 return job.job_id
             if job.claim and job.claim.worker_id:
                 self._require_alive(job.claim.worker_id)
@@ -211,17 +202,6 @@ class MemoryStore(SchedulesInMemory):
         with self._lock:
             rows = {head.job_id: self._job(head.job_id).rows[: head.version] for head in heads}
         return logs_of(heads, lambda head: rows[head.job_id])
-
-    def hint(self) -> None:
-        with self._lock:
-            self._hints += 1
-            self._let_go.notify_all()
-
-    def await_hint(self, timeout_s: float) -> bool:
-        """In real time: the virtual clock stands still for a thread that waits."""
-        with self._lock:
-            hints = self._hints
-            return self._let_go.wait_for(lambda: self._hints > hints, timeout_s)
 
     def begin(self, timeout_s: float | None = None) -> SQLiteTransaction:
         self._database_turn.acquire()
@@ -363,6 +343,12 @@ class MemoryStore(SchedulesInMemory):
             raise JobNotFound(job_id)
         return self._jobs[job_id]
 
+    def _heads(self) -> list[Head]:
+        return [job.head for job in self._jobs.values()]
+
+    def _is_owned(self, job_id: str) -> bool:
+        return self._job(job_id).head.worker_id is not None
+
     def _await_head(self, job_id: str) -> None:
         self._let_go.wait_for(lambda: job_id not in self._jobs or not self._jobs[job_id].held)
 
@@ -388,9 +374,7 @@ class MemoryStore(SchedulesInMemory):
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
             for wanted in slots:
-                if not self._slots.take(
-                    wanted, item.job_id, self.now(), lambda held: bool(self._job(held).head.worker_id)
-                ):
+                if not self._slots.take(wanted, item.job_id, self.now(), self._is_owned):
                     return Answer(item.job_id, Code.LIMITED, first, wanted.limit)
             self._store(job, owned(job.head, item.claim), item.events, item.columns)
         return Answer(item.job_id, code, job.head.version)

@@ -26,6 +26,11 @@ class JobInMemory:
     held: bool = False
     """Whether a transaction that has appended is still open: everybody else waits for its end."""
 
+    def require_same(self, job: NewJob) -> None:
+        """Raise StoreError unless it began with the same events."""
+        if [row.event_id for row in self.rows[: len(job.events)]] != [event.event_id for event in job.events]:
+            raise StoreError(f"job {job.job_id} exists already, with other events")
+
 
 class InspectionInMemory:
     """What is in the store, as an auditor sees it."""
@@ -105,9 +110,3 @@ def matches(head: Head, query: HeadQuery) -> bool:
 def marks_of(job: JobInMemory, item: Append) -> dict[int, Mark]:
     """The stored events from where the item is to go on, by version."""
     return {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(item.expected.version - 1, 0) :]}
-
-
-def require_same(stored: JobInMemory, job: NewJob) -> None:
-    """Raise StoreError unless the job that is there began with the same events."""
-    if [row.event_id for row in stored.rows[: len(job.events)]] != [event.event_id for event in job.events]:
-        raise StoreError(f"job {job.job_id} exists already, with other events")
