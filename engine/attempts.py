@@ -41,6 +41,9 @@ from steplog.projections.plan import Place
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State
 
+UNDOING = "#undo"
+"""What the name of an attempt's task says of a compensation."""
+
 _LOST_MAX = 3
 """How many transactions of a sub-step may be lost with their connection before that counts as its failure."""
 
@@ -83,7 +86,7 @@ class Attempts:
         """Call the handler of an attempt whose start is durable."""
         channel = Channel(of, self._inbox, self._clock)
         call = _Call(of, self._called(of), state, self._definition, self._input, channel)
-        name = f"{of.key}#{of.attempt}"
+        name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"
         supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name)
         self._running[channel] = _Running(supervisor, supervisor.cancel)
 
