@@ -193,7 +193,6 @@ def resume(
 def _resume(
     console: Console, job: str, watch: bool | None, accept: bool, adopt_plan: bool, said: dict[str, Any]
 ) -> int:
-    """Go on with one job, and report."""
     from steplog.engine import operators
     from steplog.engine.history import load
     from steplog.engine.jobs import resume_blocking

@@ -46,7 +46,7 @@ from steplog.eventstore.store import (
 )
 from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of, unless_pruned
 from steplog.testing.clock import VirtualClock
-from steplog.testing.memory_fleet import batches_of, longest_due, work_of
+from steplog.testing.memory_fleet import HintsInMemory, batches_of, longest_due, work_of
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
 from steplog.testing.memory_schedules import SchedulesInMemory
@@ -54,7 +54,7 @@ from steplog.testing.memory_slots import SlotsInMemory
 from steplog.testing.memory_transaction import EndingInMemory
 
 
-class MemoryStore(SchedulesInMemory):
+class MemoryStore(SchedulesInMemory, HintsInMemory):
     """A store that lives as long as the object."""
 
     url = "memory:"
@@ -62,7 +62,8 @@ class MemoryStore(SchedulesInMemory):
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or VirtualClock()
-        super().__init__(self.clock.now)
+        SchedulesInMemory.__init__(self, self.clock.now)
+        HintsInMemory.__init__(self)
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
@@ -70,7 +71,6 @@ class MemoryStore(SchedulesInMemory):
         self.projected = ProjectedInMemory(self._versions)
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
-        self._hints = 0
         self._slots = SlotsInMemory()
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
@@ -115,7 +115,7 @@ class MemoryStore(SchedulesInMemory):
                     raise KeyConflict(*name, job_id)
                 return job_id
             if job.job_id in self._jobs:
-                self._require_same(job)
+                self._jobs[job.job_id].require_same(job)
                 return job.job_id
             if job.claim and job.claim.worker_id:
                 self._require_alive(job.claim.worker_id)
@@ -201,17 +201,6 @@ class MemoryStore(SchedulesInMemory):
         with self._lock:
             rows = {head.job_id: self._job(head.job_id).rows[: head.version] for head in heads}
         return logs_of(heads, lambda head: rows[head.job_id])
-
-    def hint(self) -> None:
-        with self._lock:
-            self._hints += 1
-            self._let_go.notify_all()
-
-    def await_hint(self, timeout_s: float) -> bool:
-        """In real time: the virtual clock stands still for a thread that waits."""
-        with self._lock:
-            hints = self._hints
-            return self._let_go.wait_for(lambda: self._hints > hints, timeout_s)
 
     def begin(self, timeout_s: float | None = None) -> SQLiteTransaction:
         self._database_turn.acquire()
@@ -386,11 +375,6 @@ class MemoryStore(SchedulesInMemory):
         job.rows.extend(row_of(event) for event in events)
         self._feed.extend(FeedEntry(event.job_id, event.version, event.type, event.recorded_at) for event in events)
         job.head = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
-
-    def _require_same(self, job: NewJob) -> None:
-        stored = [row.event_id for row in self._jobs[job.job_id].rows[: len(job.events)]]
-        if stored != [event.event_id for event in job.events]:
-            raise StoreError(f"job {job.job_id} exists already, with other events")
 
     def _require_alive(self, worker_id: str) -> None:
         if worker_id not in self._workers or self._workers[worker_id].state != "alive":

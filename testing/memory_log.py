@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import DamagedLog
+from steplog.eventstore.errors import DamagedLog, StoreError
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.inspection import PAGE_JOBS, Key
 from steplog.eventstore.rows import Row
-from steplog.eventstore.store import Append, Claim, Head, HeadQuery, StoredState
+from steplog.eventstore.store import Append, Claim, Head, HeadQuery, NewJob, StoredState
 from steplog.eventstore.stream import Mark
 
 
@@ -43,6 +43,11 @@ class JobInMemory:
             return None
         position, state = self.states[reducer_version, max(versions)]
         return StoredState(self.head.job_id, position, reducer_version, orjson.loads(state))
+
+    def require_same(self, job: NewJob) -> None:
+        """Raise StoreError unless it began with the same events."""
+        if [row.event_id for row in self.rows[: len(job.events)]] != [event.event_id for event in job.events]:
+            raise StoreError(f"job {job.job_id} exists already, with other events")
 
 
 class InspectionInMemory:
