@@ -112,7 +112,7 @@ def project(console: Console, once: bool) -> None:
     """Keep the projections current, until stopped: the statistics, and the table of a page of your own.
 
     That table is registration_job_steps in the store's schema, or what report_table in steplog.toml or
-    STEPLOG_REPORT_TABLE names. Workers and the server do the same beside their work.
+    STEPLOG_REPORT_TABLE names. `steplog worker --project` and the server do the same beside their work.
     """
     from steplog.projections.runner import ProjectionRunner
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from steplog.engine import facts as fact
+from steplog.engine import threads
 from steplog.engine.channel import Channel, refuse_unrecordable
 from steplog.engine.context import fields_of, open_draft
 from steplog.engine.deciding.draft import state_of
@@ -28,7 +29,6 @@ from steplog.engine.inbox import Inbox
 from steplog.engine.policies import Cancelled, Retry, Skip
 from steplog.engine.resources import open_async, open_plain
 from steplog.engine.step import Step
-from steplog.engine.threads import in_thread
 from steplog.engine.transaction import Transaction
 from steplog.engine.transactional import TransactionalAttempt
 from steplog.engine.values import dump, load
@@ -203,7 +203,7 @@ class Attempts:
         self._running[call.channel].interrupt = attempt.expire
         try:
             async with attempt:
-                running = in_thread(lambda: attempt.run(call.run_plain), name=f"steplog-{call.of.key}")
+                running = threads.in_thread(lambda: attempt.run(call.run_plain), name=f"steplog-{call.of.key}")
                 if await attempt.ends(running):
                     await self._end_transaction(call, attempt, running.result())
                     return
@@ -267,7 +267,7 @@ class _Call:
         """The call under way: a task, or a thread."""
         if self.sub_step.bindings.is_async:
             return asyncio.create_task(self.run_async())
-        return in_thread(self.run_plain, name=f"steplog-{self.of.key}")
+        return threads.in_thread(self.run_plain, name=f"steplog-{self.of.key}")
 
     async def run_async(self) -> Fact | None:
         started, own = self.channel.clock.monotonic(), _OwnError()

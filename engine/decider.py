@@ -126,7 +126,7 @@ class _Deciding(Draft):
         state, situation = self.state, self.situation
         if state["status"] != "running" or self._asks or situation.stopping or in_progress(state):
             return
-        if state["requested"] is not None or situation.occupied:
+        if state["requested"] is not None or situation.occupied or situation.suspects_wait:
             return
         due = next_due(state, self.now)
         if due is None or seconds_between(self.now, due) > release_after_s:
