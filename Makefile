@@ -9,18 +9,21 @@ PYTEST := $(BIN)/python -m pytest
 # Tests are spread over the processors, each process with a PostgreSQL server of its own; PROCESSES=0 spreads nothing.
 PROCESSES ?= logical
 SPREAD := --numprocesses=$(PROCESSES) --maxprocesses=8 --dist=worksteal
+# A test that hangs fails, with what its threads were at.
+HANGING := --override-ini=faulthandler_timeout=300 --override-ini=faulthandler_exit_on_timeout=true
 WHEEL := build/wheel
 POOLER := build/pgbouncer
+AXE := build/axe
 
-.PHONY: demo test test-all mutants test-wheel check ruff mypy pyright proof bench bench-quick pgbouncer format clean
+.PHONY: demo test test-all mutants test-wheel check ruff mypy pyright proof bench bench-quick pgbouncer browser format clean
 
 demo: $(VENV)/.run
 	$(BIN)/steplog demo
 
 test: $(VENV)/.test
-	$(PYTEST) $(SPREAD)
+	$(PYTEST) $(SPREAD) $(HANGING)
 
-test-all: $(VENV)/.test $(VENV)/.check typings/steplog pgbouncer
+test-all: $(VENV)/.test $(VENV)/.check typings/steplog pgbouncer browser
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) $(SPREAD) -m ""
 
 # Each deliberate fault that tests/mutants lists, and the test of the standard suite that catches it.
@@ -66,6 +69,16 @@ pgbouncer:
 	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || test -x $(POOLER)/usr/sbin/pgbouncer || { \
 		mkdir -p $(POOLER) && cd $(POOLER) && apt-get download --quiet pgbouncer libc-ares2 libevent-2.1-7 \
 		&& for package in *.deb; do dpkg -x "$$package" .; done; } || echo "no pgbouncer: its tests will be skipped"
+
+# What tests of the pages look through: Debian's Chromium with its driver, and axe from npm. Where they cannot be had
+# those tests skip and say so.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		apt-get install --yes --quiet --quiet chromium chromium-driver >/dev/null 2>&1 || \
+		{ apt-get update --quiet --quiet && apt-get install --yes --quiet --quiet chromium chromium-driver >/dev/null; } || \
+		echo "no chromium: its tests will be skipped"
+	@test -f $(AXE)/package/axe.min.js || { mkdir -p $(AXE) && cd $(AXE) && npm pack --silent axe-core@4 >/dev/null \
+		&& tar -xzf axe-core-*.tgz; } || echo "no axe: its tests will be skipped"
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

@@ -8,26 +8,45 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from steplog.api.problems import Problem, invalid
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.history import Loaded, load, position_of
 from steplog.engine.masking import Masks, without
+from steplog.eventstore.errors import JobNotFound
 from steplog.eventstore.events import Event
 from steplog.eventstore.store import Head, Store
 from steplog.projections.documents import event_document
-from steplog.projections.evolve import fold
-from steplog.projections.state import State
+from steplog.projections.evolve import as_state, fold
+from steplog.projections.state import REDUCER_VERSION, State
 
 KEPT_JOBS = 64
 """How many folded jobs are kept."""
 KEPT_PAGES = 64
 """How many pages of events are kept."""
 TURNS = 64
+
+
+WHOLE_EVENTS_MAX = 2000
+"""Of jobs up to this length all events are kept."""
+LATEST_EVENTS = 100
+"""How many of a job's latest events are kept with it."""
+
+
+class _Kept(NamedTuple):
+    """A folded job and its latest events."""
+
+    loaded: Loaded
+    latest: tuple[Event, ...]
+
+
+def _latest(events: Sequence[Event]) -> tuple[Event, ...]:
+    """As many as are kept; of a short job, all."""
+    return tuple(events if len(events) <= WHOLE_EVENTS_MAX else events[-LATEST_EVENTS:])
 
 
 class Jobs:
@@ -37,7 +56,7 @@ class Jobs:
         self.store = store
         self.definitions = definitions
         """The workflows whose code is at hand, by name."""
-        self._kept: OrderedDict[str, Loaded] = OrderedDict()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._masks = {name: Masks.of(definition) for name, definition in definitions.items()}
         self._pages: OrderedDict[tuple[str, int, int], list[dict[str, Any]]] = OrderedDict()
         self._turns = [threading.RLock() for _ in range(TURNS)]
@@ -64,37 +83,60 @@ class Jobs:
     def at(self, job_id: str, version: int) -> State:
         """The job as it was at a version. Raises Problem where it has not come to it."""
         kept = self._kept.get(job_id)
-        if kept is not None and kept.position.version == version:
-            return kept.state
+        if kept is not None and kept.loaded.position.version == version:
+            return kept.loaded.state
         loaded = load(self.store, job_id, version)
         if loaded.state["version"] != version:
             raise Problem(404, "version-not-found", f"job {job_id} has no version {version}", job_id=job_id)
         return loaded.state
 
+    def latest_events(self, head: Head) -> list[Event]:
+        """The job's latest events, all of them or more than LATEST_EVENTS; read together with its state."""
+        self.of_head(head)
+        kept = self._kept.get(head.job_id)
+        events = kept.latest if kept else ()
+        if not events or events[-1].version < head.version:
+            return list(self.store.read(head.job_id, max(0, head.version - LATEST_EVENTS), head.version))
+        return [event for event in events if event.version <= head.version]
+
     def _at_least(self, job_id: str, version: int) -> Loaded:
         with self._turn_of(job_id):
             kept = self._kept.get(job_id)
-            if kept is not None and kept.position.version >= version:
-                self._kept.move_to_end(job_id)
-                return kept
-            loaded = self._caught_up(kept) if kept else load(self.store, job_id)
-            self._keep(loaded)
-            return loaded
+            if kept is None or kept.loaded.position.version < version:
+                kept = (self._caught_up(kept) if kept else None) or self._opened(job_id, version)
+                self._keep(kept)
+            return kept.loaded
 
-    def _caught_up(self, kept: Loaded) -> Loaded:
-        tail = list(self.store.read(kept.state["job_id"], kept.position.version))
+    def _opened(self, job_id: str, version: int) -> _Kept:
+        """The job from its stored state on, with its latest events: they are read together."""
+        stored = self.store.load_state(job_id, REDUCER_VERSION)
+        known = stored.position.version if stored else 0
+        start = 0 if version <= WHOLE_EVENTS_MAX else min(known, version - LATEST_EVENTS)
+        events = list(self.store.read(job_id, start))
+        if not events:
+            raise JobNotFound(job_id)
+        tail = [event for event in events if event.version > known]
+        state = fold(tail, as_state(stored.state) if stored else None)
+        return _Kept(Loaded(state, position_of(events[-1]), known), _latest(events))
+
+    def _caught_up(self, kept: _Kept) -> _Kept | None:
+        """The same with what came since; None where the log is not the one that it was."""
+        position = kept.loaded.position
+        tail = list(self.store.read(kept.loaded.state["job_id"], position.version))
         if not tail:
-            return load(self.store, kept.state["job_id"])
-        return Loaded(fold(tail, kept.state), position_of(tail[-1]), kept.stored_at)
+            return None
+        state = fold(tail, kept.loaded.state)
+        return _Kept(Loaded(state, position_of(tail[-1]), kept.loaded.stored_at), _latest([*kept.latest, *tail]))
 
     def _turn_of(self, job_id: str) -> threading.RLock:
         """The lock of a job; jobs share them by chance, which costs no more than a wait."""
         return self._turns[hash(job_id) % len(self._turns)]
 
-    def _keep(self, loaded: Loaded) -> None:
+    def _keep(self, kept: _Kept) -> None:
+        job_id = kept.loaded.state["job_id"]
         with self._lock:
-            self._kept[loaded.state["job_id"]] = loaded
-            self._kept.move_to_end(loaded.state["job_id"])
+            self._kept[job_id] = kept
+            self._kept.move_to_end(job_id)
             while len(self._kept) > KEPT_JOBS:
                 self._kept.popitem(last=False)
 

@@ -321,7 +321,9 @@ class Submitted(BaseModel):
     version: int
     status: str
     claim: ClaimDocument | None = None
-    """Of a recorded job."""
+    """Of a recorded job: what appends to it are sent with."""
+    snapshot: Snapshot | None = None
+    """Of a recorded job: what is known of it, for a recorder that was started again."""
 
 
 class SentEvent(Sent):

@@ -67,9 +67,17 @@ async def run_here(
 
 
 def resume_blocking(
-    definition: AnyDefinition, job_id: str, store: Store, *, by: str, settings: Settings | None = None
+    definition: AnyDefinition,
+    job_id: str,
+    store: Store,
+    *,
+    by: str,
+    adopt_plan: bool = False,
+    settings: Settings | None = None,
 ) -> JobHandle[Any]:
     """Take a job over and run it on; `by` says who resumes one that waits for a person.
+
+    With `adopt_plan` it goes on with the plan that the code has now, where that is sound, else raises PlanNotAdopted.
 
     Raises JobNotFound, JobOwned while its owner lives, WrongState if it has ended, PlanMismatch,
     DataMismatch, LogError.
@@ -77,7 +85,8 @@ def resume_blocking(
 
     async def resume() -> JobHandle[Any]:
         async with worker_for(store, settings) as worker, _leaving_nothing_behind(worker):
-            owned = await asyncio.to_thread(lambda: worker.claim(job_id, definition, resume_by=by))
+            adopt_by = by if adopt_plan else None
+            owned = await asyncio.to_thread(lambda: worker.claim(job_id, definition, resume_by=by, adopt_by=adopt_by))
             return await _run_owned(worker, owned)
 
     return run_to_the_end(resume(), grace_s=(settings or Settings()).grace_s)

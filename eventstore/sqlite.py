@@ -43,6 +43,7 @@ from steplog.eventstore.sqlite_creating import create, created_or_why_not, requi
 from steplog.eventstore.sqlite_feed import feed_end, read_feed
 from steplog.eventstore.sqlite_inspection import SQLiteInspection
 from steplog.eventstore.sqlite_projected import SQLiteProjected
+from steplog.eventstore.sqlite_pruning import prune_job, pruned_at
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction
 from steplog.eventstore.store import (
     Answer,
@@ -62,7 +63,7 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import logs_of, read_to
+from steplog.eventstore.stream import logs_of, read_to, unless_pruned
 
 PAGE_ROWS = 500
 """How many events one query of `read` fetches; between pages no transaction is open."""
@@ -230,6 +231,9 @@ class SQLiteStore:
             return tables.jobs_of_key(connection, workflow, key)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
+        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
         with self._reading() as connection:
             head = tables.get_head(connection, job_id)
             end = head.version if until is None else min(until, head.version)
@@ -255,6 +259,14 @@ class SQLiteStore:
     def save_state(self, stored: StoredState) -> None:
         with self._writing() as connection:
             tables.insert_state(connection, stored)
+
+    def prune(self, job_id: str, at: Position) -> bool:
+        with self._writing() as connection:
+            return prune_job(connection, job_id, at, self.now())
+
+    def pruned(self, job_id: str) -> Position | None:
+        with self._reading() as connection:
+            return pruned_at(connection, job_id)
 
     @property
     def inspection(self) -> SQLiteInspection:
@@ -399,6 +411,8 @@ class SQLiteStore:
                 return
             yield from page
             after = page[-1].version
+            if after >= until:
+                return
 
 
 class _InFile:

@@ -46,9 +46,10 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, logs_of, read_to, tail_of
+from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of, unless_pruned
 from steplog.testing.clock import VirtualClock
-from steplog.testing.memory_log import InspectionInMemory, JobInMemory, due_of, matches, owned, position_at, row_of
+from steplog.testing.memory_fleet import batches_of, longest_due, work_of
+from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
 from steplog.testing.memory_schedules import SchedulesInMemory
 from steplog.testing.memory_slots import SlotsInMemory
@@ -66,6 +67,7 @@ class MemoryStore(SchedulesInMemory):
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
+        self._pruned: dict[str, Position] = {}
         self.projected = ProjectedInMemory(self._versions)
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
@@ -194,13 +196,7 @@ class MemoryStore(SchedulesInMemory):
 
     def look_for_work(self, query: WorkQuery) -> Work:
         with self._lock:
-            now, heads = self.now(), [job.head for job in self._jobs.values()]
-            wanted = [head for head in heads if head.columns.workflow in query.workflows]
-            free = [head for head in wanted if head.worker_id is None and head.columns.wake_at is not None]
-            late = [head.columns.wake_at for head in free if head.columns.wake_at and head.columns.wake_at > now]
-            fresh = [head for head in wanted if query.refused.get(head.job_id) != head.version]
-            left = [head for head in fresh if head.worker_id is not None and not self._lives(head.worker_id)]
-            return Work(now, due_of(query, free, now), left[: query.limit], min(late, default=None))
+            return work_of(query, self._heads(), self.now(), self._lives)
 
     def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
         with self._lock:
@@ -240,9 +236,7 @@ class MemoryStore(SchedulesInMemory):
 
     def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
         with self._lock:
-            heads = [job.head.columns for job in self._jobs.values()]
-            found = [head for head in heads if head.batch_id is not None and batch_id in (None, head.batch_id)]
-            return batch_counts((head.batch_id, head.created_at, head.status, 1) for head in found)[: max(limit, 0)]
+            return batches_of(self._heads(), batch_id)[: max(limit, 0)]
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         with self._lock:
@@ -254,6 +248,9 @@ class MemoryStore(SchedulesInMemory):
             return sorted(found, reverse=True)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
+        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
         with self._lock:
             job = self._job(job_id)
             head, rows = job.head, list(job.rows)
@@ -295,6 +292,22 @@ class MemoryStore(SchedulesInMemory):
             if at.hash in (row.hash for row in job.rows[at.version - 1 : at.version]):
                 job.states.setdefault((stored.reducer_version, at.version), (at, orjson.dumps(stored.state)))
 
+    def prune(self, job_id: str, at: Position) -> bool:
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None or (job.head.version, job.head.hash) != (at.version, at.hash) or job.head.worker_id:
+                return False
+            if job.head.columns.status not in ("completed", "cancelled"):
+                return False
+            self._pruned[job_id] = Position(at.version, at.hash)
+            job.rows.clear()
+            job.states.clear()
+            return True
+
+    def pruned(self, job_id: str) -> Position | None:
+        with self._lock:
+            return self._pruned.get(job_id)
+
     @property
     def inspection(self) -> Inspection:
         return InspectionInMemory(self._jobs, self._keys)
@@ -320,13 +333,11 @@ class MemoryStore(SchedulesInMemory):
 
     def owned_counts(self) -> dict[str, int]:
         with self._lock:
-            return dict(Counter(job.head.worker_id for job in self._jobs.values() if job.head.worker_id is not None))
+            return dict(Counter(head.worker_id for head in self._heads() if head.worker_id is not None))
 
     def longest_ready(self, limit: int) -> list[Head]:
         with self._lock:
-            free = [job.head for job in self._jobs.values() if job.head.worker_id is None]
-            due = [head for head in free if head.columns.wake_at and head.columns.wake_at <= self.now()]
-            return sorted(due, key=lambda head: head.columns.wake_at or "")[: max(limit, 0)]
+            return longest_due(self._heads(), self.now())[: max(limit, 0)]
 
     def workers(self) -> list[Worker]:
         with self._lock:
@@ -367,8 +378,7 @@ class MemoryStore(SchedulesInMemory):
         job = self._jobs[item.job_id]
         if job.held:
             return Answer(item.job_id, Code.BUSY, job.head.version)
-        first = item.expected.version
-        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
+        first, marks = item.expected.version, marks_of(job, item)
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
             for wanted in slots:
@@ -378,9 +388,7 @@ class MemoryStore(SchedulesInMemory):
         return Answer(item.job_id, code, job.head.version)
 
     def _judged(self, job: JobInMemory, item: Append) -> Code:
-        first = item.expected.version
-        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
-        return judge(item, job.head, lambda: marks)
+        return judge(item, job.head, lambda: marks_of(job, item))
 
     def _store(self, job: JobInMemory, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> None:
         end = end_of(events, head.position)

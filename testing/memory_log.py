@@ -12,7 +12,8 @@ from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.inspection import PAGE_JOBS, Key
 from steplog.eventstore.rows import Row
-from steplog.eventstore.store import Claim, Head, HeadQuery, StoredState, WorkQuery
+from steplog.eventstore.store import Append, Claim, Head, HeadQuery, StoredState
+from steplog.eventstore.stream import Mark
 
 
 @dataclass(slots=True)
@@ -54,18 +55,6 @@ class InspectionInMemory:
 
     def damage(self) -> list[str]:
         return []
-
-
-def due_of(query: WorkQuery, free: Sequence[Head], now: str) -> list[Head]:
-    """By workflow, of each the first few by priority and then by time."""
-    due: list[Head] = []
-    for workflow in query.workflows:
-        found = [head for head in free if head.columns.workflow == workflow and (head.columns.wake_at or "") <= now]
-        fresh = [head for head in found if query.refused.get(head.job_id) != head.version]
-        fresh = [head for head in fresh if not query.is_held_up(workflow, head.columns.tags)]
-        in_order = sorted(fresh, key=lambda head: (-head.columns.priority, head.columns.wake_at or ""))
-        due += in_order[: query.limit]
-    return due
 
 
 def owned(head: Head, claim: Claim | None) -> Head:
@@ -111,3 +100,8 @@ def matches(head: Head, query: HeadQuery) -> bool:
         and (query.since is None or columns.created_at >= query.since)
         and (query.before is None or head.job_id < query.before)
     )
+
+
+def marks_of(job: JobInMemory, item: Append) -> dict[int, Mark]:
+    """The stored events from where the item is to go on, by version."""
+    return {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(item.expected.version - 1, 0) :]}

@@ -84,7 +84,7 @@ def _created(store: Store, data: Sequence[EventData]) -> str:
         if event.version % STORED_EVERY == 0:
             place = Position(event.version, event.hash, event.recorded_at)
             kept.append(StoredState(job_id, place, REDUCER_VERSION, dict(evolution.state)))
-    store.create(NewJob(job_id, events, head_of(evolution.state), "0" * 64))
+    made = store.create(NewJob(job_id, events, head_of(evolution.state), "0" * 64))
     for stored in kept[-2:]:
         store.save_state(stored)
-    return job_id
+    return made

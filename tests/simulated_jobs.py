@@ -29,6 +29,7 @@ WAITS = st.sampled_from(
         {"wait": {"kind": "signal", "signal": "go", "seconds": 3.0}, "default": "nobody"},
     ]
 )
+FAN_OUTS = st.sampled_from([*[{}] * 4, {"map": {"parallel": 1}}, {"map": {"parallel": 3}}])
 DEADLINES = st.sampled_from([*[{}] * 8, {"deadline_s": 4.0}])
 EDGES = st.lists(st.integers(0, 11), unique=True, max_size=3)
 
@@ -70,7 +71,7 @@ def plans(draw: Draw) -> Plan:
                     "when": draw(BOOLEANS),
                     "on_interrupt": draw(POLICIES),
                     "retry": {"attempts": draw(SMALL), "wait_s": 1.0, "factor": 2.0, "wait_s_max": 9.0, "jitter": 0.5},
-                    **draw(WAITS),
+                    **(draw(WAITS) or draw(FAN_OUTS)),
                     **draw(DEADLINES),
                 }
             )

@@ -68,7 +68,8 @@ def test_who_is_behind_is_told(world: World) -> None:
     job = opened(world)
     append(world, job, started())
     late = append(world, job, [event("SubStepStarted", "uploadImages", attempt=1, idempotency_key="k2")])
-    assert late.status_code == 409
+    assert (late.status_code, late.json()["type"]) == (409, "urn:steplog:problem:behind")
+    assert late.json()["version"] == job["version"] + 2
 
 
 @pytest.mark.parametrize(

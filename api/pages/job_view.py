@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from steplog.api.jobs import LATEST_EVENTS, WHOLE_EVENTS_MAX
 from steplog.api.pages.actions import Offer, offers
 from steplog.api.pages.history import Tick, ticks
 from steplog.api.service import Service
@@ -23,9 +24,6 @@ from steplog.projections.snapshot import snapshot
 from steplog.projections.state import ENDED, STOPPED, State
 from steplog.projections.timeline import SubStepLine, Timeline, timeline
 
-WHOLE_EVENTS_MAX = 2000
-"""Of jobs up to this length the page holds the timeline."""
-LATEST_EVENTS = 100
 CHANGES_MAX = 100
 _COUNTED = frozenset({"version", "seconds", "idempotency_key", "cursor", "done"})
 _TROUBLE = ("failed", "interrupted", "retrying", "in_progress", "waiting")
@@ -152,8 +150,10 @@ def job_view(service: Service, head: Head, asked: Asked) -> JobView:
 
 def _history(service: Service, head: Head) -> list[Event]:
     """All events of a short job, the latest of a long one."""
-    whole = head.version <= WHOLE_EVENTS_MAX
-    return list(service.store.read(head.job_id, 0 if whole else head.version - LATEST_EVENTS, head.version))
+    latest = service.jobs.latest_events(head)
+    if head.version > WHOLE_EVENTS_MAX or latest[0].version == 1:
+        return latest
+    return list(service.store.read(head.job_id, 0, head.version))
 
 
 def _latest(shown: list[dict[str, Any]], version: int) -> list[dict[str, Any]]:

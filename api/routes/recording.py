@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -11,14 +11,16 @@ from starlette.responses import Response
 
 from steplog.api import models
 from steplog.api.answers import ServiceOf, answer, etag, problems
-from steplog.api.problems import invalid
+from steplog.api.problems import Problem, invalid
 from steplog.api.service import Service
 from steplog.api.settings import API
 from steplog.engine.plan import plan_of
 from steplog.engine.recorder import plan_named
 from steplog.engine.recording import Described, GivenEvent, append_given, open_recording
-from steplog.eventstore.store import Claim
+from steplog.eventstore.errors import WrongState
+from steplog.eventstore.store import Claim, Head
 from steplog.projections.plan import Plan
+from steplog.projections.snapshot import snapshot
 
 router = APIRouter(prefix=API, tags=["recording"])
 
@@ -32,11 +34,14 @@ router = APIRouter(prefix=API, tags=["recording"])
 def append_events(service: ServiceOf, job_id: str, body: models.SentEvents) -> Response:
     """Append events of a recorded job behind the version that the client knows; the same events again are kept once.
 
-    409 `fenced` where another recorder has opened the job, 409 `wrong-state` where its log has gone on.
+    409 `fenced` where another recorder has opened the job, 409 `behind` with its version where its log has gone on.
     """
     given = [GivenEvent(_event_id(each.event_id), each.type, each.data) for each in body.events]
     claim = Claim(body.claim.worker_id, body.claim.epoch, body.claim.claim_id)
-    version = append_given(service.store, job_id, claim, body.expected, given)
+    try:
+        version = append_given(service.store, job_id, claim, body.expected, given)
+    except WrongState as error:
+        _refuse_behind(service.store.head(job_id), body.expected, error)
     head = service.store.head(job_id)
     document = {
         "job_id": job_id,
@@ -49,6 +54,14 @@ def append_events(service: ServiceOf, job_id: str, body: models.SentEvents) -> R
     return answer(document, 202, {"ETag": etag(version)})
 
 
+def _refuse_behind(head: Head, expected: int, error: WrongState) -> NoReturn:
+    """Tell a client that somebody else appended, and where the log is now; or why nothing can be appended."""
+    if head.columns.mode == "recorded" and head.version != expected:
+        told = f"the log of job {head.job_id} has gone on to version {head.version}, from {expected}"
+        raise Problem(409, "behind", told, version=head.version, hint="send the same events behind that version")
+    raise error
+
+
 def open_recorded(service: Service, workflow: str, body: models.Submit, key: str | None, by: str) -> Response:
     """Begin a recorded job, or open the one that has the key under a fresh claim, which fences the one before."""
     plan = _plan(service, workflow, body.plan)
@@ -59,6 +72,7 @@ def open_recorded(service: Service, workflow: str, body: models.Submit, key: str
         "job_id": recording.job_id,
         "version": recording.version,
         "status": recording.loaded.state["status"],
+        "snapshot": service.jobs.masks(workflow).snapshot(snapshot(recording.loaded.state)),
         "claim": {"worker_id": claim.worker_id, "epoch": claim.epoch, "claim_id": claim.claim_id},
     }
     headers = {"Location": f"{API}/jobs/{recording.job_id}", "ETag": etag(recording.version)}

@@ -114,11 +114,11 @@ def taking_turns() -> Iterator[list[HandlerThread]]:
     def awaited(recording: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop) -> bool:
         return current().wait_for(asyncio.run_coroutine_threadsafe(recording, loop))
 
-    real = attempts._in_thread, transactional._awaited
-    attempts._in_thread, transactional._awaited = in_thread, awaited
+    real = attempts.in_thread, transactional._awaited
+    attempts.in_thread, transactional._awaited = in_thread, awaited
     try:
         yield threads
     finally:
-        attempts._in_thread, transactional._awaited = real
+        attempts.in_thread, transactional._awaited = real
         for thread in threads:
             thread.unwind()

@@ -64,7 +64,6 @@
     if (kept.focus && document.activeElement === document.body) document.getElementById(kept.focus)?.focus();
     current = kept.row && rows().find((row) => row.dataset.href === kept.row);
     current?.classList.add("at");
-    document.dispatchEvent(new CustomEvent("steplog:shown"));
     follow();
   });
   document.addEventListener("htmx:configRequest", (event) => {
@@ -77,16 +76,26 @@
     document.querySelector(".travel output b").textContent = event.target.value;
   });
   document.addEventListener("change", (event) => {
-    if (event.target.id === "at") travel(event.target.form, event.target.value, event.target.max);
+    if (event.target.id === "at") travel(Number(event.target.value));
   });
-  function travel(form, version, last) {
-    const asked = new URLSearchParams(location.search);
-    version === last ? asked.delete("at") : asked.set("at", version);
-    go(`${location.pathname}?${asked}`);
+  let wanted = null, travelling = false; // one request at a time; where it arrives, a later wish goes on from there
+  function travel(version) {
+    const slider = document.getElementById("at"), asked = new URLSearchParams(location.search);
+    wanted = Math.min(Math.max(version, 1), Number(slider.max));
+    wanted === Number(slider.max) ? asked.delete("at") : asked.set("at", wanted);
+    history.pushState({}, "", asked.size ? `${location.pathname}?${asked}` : location.pathname);
+    if (!travelling) fetchThere();
   }
-  function go(url) {
+  function fetchThere() {
+    travelling = true;
     seen = null;
-    htmx.ajax("GET", url, { target: "#live", select: "#live", swap: "outerHTML" }).then(() => history.pushState({}, "", url));
+    htmx.ajax("GET", location.href, { target: "#live", source: document.body, select: "#live", swap: "outerHTML" })
+      .finally(() => { travelling = false; arrived(); });
+  }
+  function arrived() {
+    const slider = document.getElementById("at");
+    if (!slider || wanted === null || Number(slider.value) === wanted) wanted = null;
+    else fetchThere();
   }
   window.addEventListener("popstate", () => location.reload());
 
@@ -108,14 +117,14 @@
     if (event.key === "/") document.getElementById("search").focus();
     else if (event.key === "j") move(1);
     else if (event.key === "k") move(-1);
-    else if (event.key === "[") travelBy("back");
-    else if (event.key === "]") travelBy("forth");
+    else if (event.key === "[") travelBy(-1);
+    else if (event.key === "]") travelBy(1);
     else return;
     event.preventDefault();
   });
-  function travelBy(id) {
-    const link = document.getElementById(id);
-    if (link) go(link.getAttribute("href"));
+  function travelBy(step) {
+    const slider = document.getElementById("at");
+    if (slider) travel((wanted ?? Number(slider.value)) + step);
   }
   document.addEventListener("click", (event) => {
     const row = event.target.closest(ROWS);
