@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from steplog.engine import facts as fact
+from steplog.engine import threads
 from steplog.engine.channel import Channel, refuse_unrecordable
 from steplog.engine.context import fields_of, open_draft
 from steplog.engine.deciding.draft import state_of
@@ -28,7 +29,6 @@ from steplog.engine.inbox import Inbox
 from steplog.engine.policies import Cancelled, Retry, Skip
 from steplog.engine.resources import open_async, open_plain
 from steplog.engine.step import Step
-from steplog.engine.threads import in_thread
 from steplog.engine.transaction import Transaction
 from steplog.engine.transactional import TransactionalAttempt
 from steplog.engine.values import dump, load
@@ -40,6 +40,9 @@ from steplog.projections.fan_out import results_of
 from steplog.projections.plan import Place
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State
+
+UNDOING = "#undo"
+"""What the name of an attempt's task says of a compensation."""
 
 _LOST_MAX = 3
 """How many transactions of a sub-step may be lost with their connection before that counts as its failure."""
@@ -83,7 +86,7 @@ class Attempts:
         """Call the handler of an attempt whose start is durable."""
         channel = Channel(of, self._inbox, self._clock)
         call = _Call(of, self._called(of), state, self._definition, self._input, channel)
-        name = f"{of.key}#{of.attempt}"
+        name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"
         supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name)
         self._running[channel] = _Running(supervisor, supervisor.cancel)
 
@@ -200,7 +203,7 @@ class Attempts:
         self._running[call.channel].interrupt = attempt.expire
         try:
             async with attempt:
-                running = in_thread(lambda: attempt.run(call.run_plain), name=f"steplog-{call.of.key}")
+                running = threads.in_thread(lambda: attempt.run(call.run_plain), name=f"steplog-{call.of.key}")
                 if await attempt.ends(running):
                     await self._end_transaction(call, attempt, running.result())
                     return
@@ -264,7 +267,7 @@ class _Call:
         """The call under way: a task, or a thread."""
         if self.sub_step.bindings.is_async:
             return asyncio.create_task(self.run_async())
-        return in_thread(self.run_plain, name=f"steplog-{self.of.key}")
+        return threads.in_thread(self.run_plain, name=f"steplog-{self.of.key}")
 
     async def run_async(self) -> Fact | None:
         started, own = self.channel.clock.monotonic(), _OwnError()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from steplog.projections.plan import ITEM_MARK, Key, Place, key_of, place_of
+from steplog.projections.plan import Key, Place, key_of, place_of
 
 ErrorData = dict[str, Any]
 """`{type, message, traceback, retryable}`."""
@@ -34,7 +34,7 @@ class AttemptId(NamedTuple):
     @property
     def place(self) -> Place:
         """What cannot run twice at once."""
-        return place_of(self.phase, self.sub_step, f"{ITEM_MARK}compensation" if self.undoing else self.item)
+        return place_of(self.phase, self.sub_step, self.item, undoing=self.undoing)
 
 
 class Listed(NamedTuple):

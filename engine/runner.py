@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,19 +38,18 @@ from steplog.engine.outbox import Outbox
 from steplog.engine.plan import shape_of
 from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
+from steplog.engine.started import START, attempt_of, goes_on, timeout_s_of
 from steplog.engine.transactional import TransactionalAttempt, append_and_commit
 from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
 from steplog.eventstore.events import (
-    CompensationStarted,
     Event,
     EventData,
     PhaseCompleted,
     PhaseFailed,
     SubStepFailed,
-    SubStepStarted,
 )
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
@@ -72,15 +71,6 @@ def _with(happened: fact.Completed | fact.CheckpointReached, waiting: Sequence[F
     """What a transaction's end is decided from: behind what its attempt said on its way, before all else that waits."""
     own = [each for each in waiting if isinstance(each, fact.Logged | fact.Progressed) and each.of == happened.of]
     return [*own, happened, *(each for each in waiting if each not in own)]
-
-
-def _attempt_of(event: SubStepStarted | SubStepFailed) -> AttemptId:
-    return AttemptId(event.phase, event.sub_step, event.generation, event.attempt, event.item)
-
-
-def _goes_on(event: EventData, going: Collection[AttemptId]) -> bool:
-    """Whether the event is none of a start that somebody has settled since."""
-    return not isinstance(event, SubStepStarted) or _attempt_of(event) in going
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,7 +391,7 @@ class Runner:
             if self._tail and self._tail[0].event_id == item.events[0].event_id:
                 self._inbox.acknowledge(entries, decision.unrecorded)
                 going = in_progress(self.state)
-                self._follow([event for event in decision.events if _goes_on(event, going)], decision.state)
+                self._follow([event for event in decision.events if goes_on(event, going)], decision.state)
                 return True
             if code is Code.FENCED:
                 raise self._refusal(code)
@@ -425,15 +415,11 @@ class Runner:
 
     def _start(self, events: Sequence[EventData], state: State) -> None:
         for event in events:
-            if isinstance(event, CompensationStarted):
-                of = AttemptId(event.phase, event.sub_step, event.generation, event.attempt, undoing=True)
-                plan = self._shape.sub_steps[of.key].get("compensate")
-                self._attempts.start(of, state, plan.get("timeout_s") if plan else None)
-            elif isinstance(event, SubStepStarted):
-                of = _attempt_of(event)
-                self._attempts.start(of, state, self._shape.sub_steps[of.key].get("timeout_s"))
+            if isinstance(event, START):
+                of = attempt_of(event)
+                self._attempts.start(of, state, timeout_s_of(self._shape, of))
             elif state["deadlines"] and isinstance(event, SubStepFailed):  # its handler may still run
-                self._attempts.abandon(_attempt_of(event))
+                self._attempts.abandon(attempt_of(event))
                 if event.item is None and self._shape.fan_outs[event.phase]:
                     self._attempts.abandon_all_but(in_progress(state))
 

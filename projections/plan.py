@@ -16,6 +16,8 @@ Place = str
 """A sub-step's key, or that of an item of a fan-out: the sub-step's, a line feed, which no name has, and the item's."""
 
 ITEM_MARK = "\n"
+UNDO_MARK = "\n\ncompensation"
+"""Behind the key of a sub-step, its compensation; no item is called so."""
 
 OnInterrupt = Literal["retry", "hold", "fail"]
 """What becomes of an attempt whose owner died or had to stop: it runs again, waits for a person, or has failed."""
@@ -157,9 +159,12 @@ def split_key(key: Key) -> tuple[str, str]:
     return phase, sub_step
 
 
-def place_of(phase: str, sub_step: str, item: str | None = None) -> Place:
-    """The place of a sub-step, or of an item of it."""
-    return key_of(phase, sub_step) if item is None else f"{key_of(phase, sub_step)}{ITEM_MARK}{item}"
+def place_of(phase: str, sub_step: str, item: str | None = None, *, undoing: bool = False) -> Place:
+    """The place of a sub-step, of an item of it, or of its compensation."""
+    key = key_of(phase, sub_step)
+    if undoing:
+        return f"{key}{UNDO_MARK}"
+    return key if item is None else f"{key}{ITEM_MARK}{item}"
 
 
 def key_of_place(place: Place) -> Key:
@@ -169,5 +174,7 @@ def key_of_place(place: Place) -> Key:
 
 def shown_place(place: Place) -> str:
     """The place as people read it: `phase/name`, or `phase/name[item]`."""
+    if place.endswith(UNDO_MARK):
+        return f"the compensation of {place.removesuffix(UNDO_MARK)}"
     key, mark, item = place.partition(ITEM_MARK)
     return f"{key}[{item}]" if mark else key

@@ -354,6 +354,9 @@ class MemoryStore(SchedulesInMemory):
             raise JobNotFound(job_id)
         return self._jobs[job_id]
 
+    def _heads(self) -> list[Head]:
+        return [job.head for job in self._jobs.values()]
+
     def _is_owned(self, job_id: str) -> bool:
         return self._job(job_id).head.worker_id is not None
 

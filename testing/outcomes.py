@@ -10,7 +10,7 @@ from typing import Any
 from steplog.engine.decider import idempotency_key
 from steplog.eventstore.codec import encode
 from steplog.projections.fan_out import item_of, items_of, results_of
-from steplog.projections.plan import ITEM_MARK, Place, Shape, key_of, shown_place
+from steplog.projections.plan import ITEM_MARK, UNDO_MARK, Place, Shape, key_of, shown_place
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State, SubStepState
 
@@ -46,6 +46,8 @@ def broken_promises(run: Run, undisturbed: Run) -> Iterator[str]:
 def _status_at(state: State, place: Place) -> str:
     key, _, item = place.partition(ITEM_MARK)
     sub_step = sub_step_of(state, key)
+    if place.endswith(UNDO_MARK):
+        return sub_step["compensation"]["status"] if sub_step["compensation"] else "pending"
     return item_of(sub_step, item)["status"] if item and sub_step["items"] else sub_step["status"]
 
 
@@ -111,6 +113,8 @@ def _names(state: State) -> dict[str, str]:
         sub_step = sub_step_of(state, key)
         if found := sub_step["idempotency_key"]:
             names[found] = f"<key of {key}>"
+        if sub_step["compensation"] is not None:
+            names[sub_step["compensation"]["idempotency_key"]] = f"<key of the compensation of {key}>"
         for item in items_of(sub_step) if sub_step["items"] else ():
             generation = item.state["key_generation"]
             names[idempotency_key(state["job_id"], key, generation, item.key)] = f"<key of {key}[{item.key}]>"

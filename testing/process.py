@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar, TypeVarTuple, cast
 
+from steplog.engine.attempts import UNDOING
 from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.jobs import prepare
 from steplog.engine.listing import key_of_item
@@ -181,7 +182,14 @@ class Process:
     def _sub_steps_running(self) -> list[AnySubStep]:
         """Those with an attempt that is not over: its task has their name."""
         names = [task.get_name().rpartition("#")[0] for task in asyncio.all_tasks(self._loop)]
-        return [self._definition.sub_steps[name] for name in names if name in self._definition.sub_steps]
+        called = [self._called(name) for name in names]
+        return [sub_step for sub_step in called if sub_step is not None]
+
+    def _called(self, name: str) -> AnySubStep | None:
+        """What a task of that name calls: a sub-step, or its compensation."""
+        key = name.removesuffix(UNDOING)
+        sub_step = self._definition.sub_steps.get(key)
+        return sub_step.undo if sub_step is not None and key != name else sub_step
 
     def opened(self, transaction: StoreTransaction) -> StoreTransaction:
         """A handler's transaction, in the handler's thread."""

@@ -31,7 +31,7 @@ from steplog.eventstore.events import Event, EventData, NewEvent
 from steplog.projections.evolve import evolve
 from steplog.projections.plan import Key, Shape
 from steplog.projections.readiness import sub_step_of
-from steplog.projections.state import State
+from steplog.projections.state import GOING_ON, State
 from steplog.testing.clock import VirtualClock
 
 Values = st.SearchStrategy[Any]
@@ -173,9 +173,11 @@ class _Life:
     def run(self) -> History:
         self._decide([])
         for _ in range(STEPS_MAX):
-            if self._state["status"] == "running":
+            if self._state["status"] in GOING_ON:
                 self._go_on()
-            elif self._state["status"] in ("parked", "failed"):
+            elif self._state["status"] == "parked" or (
+                self._state["status"] == "failed" and not self._state["undoing"]
+            ):
                 self._resume_or_not()
             else:
                 break

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from steplog import Retry, Workflow
+from steplog import Context, NoInput, Retry, Workflow
 from steplog.engine.plan import outset_of
 from steplog.projections.evolve import fold
 from steplog.projections.snapshot import snapshot
 from steplog.testing.memory import MemoryStore
 
 
-def supper() -> Workflow[object, object]:
-    wf: Workflow[object, object] = Workflow("supper")
+def supper() -> Workflow[NoInput, Context]:
+    wf = Workflow("supper")
     tries: list[str] = []
 
     @wf.sub_step(retry=Retry(attempts=2, wait=0))

@@ -73,10 +73,6 @@ class Surroundings(Protocol):
         """How long the job's log is now."""
         ...
 
-    def next_effect(self) -> int:
-        """A number that no effect has had."""
-        ...
-
     def kill(self) -> None:
         """Let the caller's process die at its next await."""
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
-from steplog.engine import attempts, transactional
+from steplog.engine import threads as of_handlers
+from steplog.engine import transactional
 
 T = TypeVar("T")
 
@@ -114,11 +115,11 @@ def taking_turns() -> Iterator[list[HandlerThread]]:
     def awaited(recording: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop) -> bool:
         return current().wait_for(asyncio.run_coroutine_threadsafe(recording, loop))
 
-    real = attempts.in_thread, transactional._awaited
-    attempts.in_thread, transactional._awaited = in_thread, awaited
+    real = of_handlers.in_thread, transactional._awaited
+    of_handlers.in_thread, transactional._awaited = in_thread, awaited
     try:
         yield threads
     finally:
-        attempts.in_thread, transactional._awaited = real
+        of_handlers.in_thread, transactional._awaited = real
         for thread in threads:
             thread.unwind()
