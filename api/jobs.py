@@ -195,7 +195,7 @@ class Jobs:
         if not head.columns.last_error or self.masks(head.columns.workflow).is_empty:
             return head
         told = without(head.columns.last_error, self.secrets_of(head))
-        return replace(head, columns=replace(head.columns, last_error=told))
+        return replace(head, columns=head.columns._replace(last_error=told))
 
     def shown_events(self, workflow: str, events: Iterable[Event], texts: tuple[str, ...]) -> list[dict[str, Any]]:
         """Events as documents for others' eyes."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.operators import store_clock, until_known
+from steplog.engine.operators import until_known
+from steplog.engine.store_clock import store_clock
 from steplog.engine.submitting import Submission, new_job
 from steplog.eventstore.store import Store
 

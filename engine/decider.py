@@ -191,6 +191,8 @@ class _Deciding(Draft):
 
     def _settle_what_cannot_run(self, phase: str) -> bool:
         """Settle what is ready by its needs or its condition, and ask conditions; whether anything was settled."""
+        if not self.shape.gated[phase]:
+            return False
         ready = self.state["phases"][phase]["ready"]
         before = len(self.events)
         for key in [key_of(phase, name) for name in self.shape.gated[phase] if name in ready]:

@@ -20,7 +20,8 @@ from steplog.engine.transaction import Transaction
 from steplog.engine.values import dump
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import PayloadRefused
-from steplog.projections.plan import Key, OnInterrupt, Plan, WaitPlan, key_of
+from steplog.projections.outset import Outset
+from steplog.projections.plan import Key, OnInterrupt, WaitPlan, key_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -261,7 +262,7 @@ class Phase(Declares[I, C]):
             self.workflow.check_edge(sub_step, edge)
         self.sub_steps[name] = sub_step
         self.workflow.sub_steps[sub_step.key] = sub_step
-        self.workflow.plan = None
+        self.workflow.outset = None
         return sub_step
 
 
@@ -282,8 +283,8 @@ class Definition(Declares[I, C]):
         self.limits: list[Limit] = []
         self.schedules: list[Any] = []
         """When jobs of it are submitted by themselves: each a Schedule."""
-        self.plan: Plan | None = None
-        """What `plan_of` has made of it, until more is declared."""
+        self.outset: Outset | None = None
+        """What `outset_of` has made of it, until more is declared."""
 
     def phase(self, name: str, *, description: str | None = None, parallel: int | None = None) -> Phase[I, C]:
         """Declare the next phase; `parallel` bounds how many of its sub-steps run at once."""
@@ -295,7 +296,7 @@ class Definition(Declares[I, C]):
             raise DefinitionError(f"phase {name}: parallel={parallel} would never run anything")
         phase = Phase(self, name, description, parallel)
         self.phases[name] = phase
-        self.plan = None
+        self.outset = None
         return phase
 
     def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:

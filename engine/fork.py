@@ -15,7 +15,8 @@ from steplog.engine.allowed import require, stops_the_job
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.given import given_context, given_input, given_name
 from steplog.engine.history import Loaded, load
-from steplog.engine.operators import Appended, How, store_clock, until_known
+from steplog.engine.operators import Appended, How, until_known
+from steplog.engine.store_clock import store_clock
 from steplog.eventstore.chain import Position, seal
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import check_name, encode

@@ -7,14 +7,13 @@ import contextlib
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from steplog.engine.errors import AttemptOver
 from steplog.engine.facts import Fact
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A fact, and whom to tell once it is durable."""
 
     fact: Fact
@@ -31,7 +30,8 @@ class Inbox:
         self._loop = loop
         self._thread = threading.get_ident()
         self._entries: list[Entry] = []
-        self._arrived = asyncio.Event()
+        self._woken = False
+        self._waiting: asyncio.Future[None] | None = None
         self._closed = False
         self._lock = threading.Lock()
 
@@ -46,13 +46,23 @@ class Inbox:
             _refuse(entry)
         self.wake()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything that arrived is acknowledged."""
+        return not self._entries
+
     def wake(self) -> None:
         """Let whoever waits look again, without a fact."""
         if threading.get_ident() == self._thread:
-            self._arrived.set()
+            self._wake()
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._arrived.set)
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._woken = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Call it in the loop's thread after a while, unless the loop has ended by then."""
@@ -61,13 +71,15 @@ class Inbox:
 
     async def wait(self, timeout_s: float | None) -> None:
         """Until there is something new, `wake` was called, or the time has passed."""
-        if timeout_s is None:
-            await self._arrived.wait()
-        else:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._arrived.wait()
-        self._arrived.clear()
+        if not self._woken:
+            self._waiting = self._loop.create_future()
+            alarm = None if timeout_s is None else self._loop.call_later(timeout_s, self._wake)
+            try:
+                await self._waiting
+            finally:
+                if alarm is not None:
+                    alarm.cancel()
+        self._woken = False
 
     def entries(self) -> Sequence[Entry]:
         """What is not acknowledged yet; it stays."""
@@ -76,10 +88,12 @@ class Inbox:
 
     def acknowledge(self, entries: Sequence[Entry], unrecorded: Collection[Fact] = ()) -> None:
         """The first entries are durable, or will never be: tell whoever waits and let them go."""
+        if not entries:
+            return
         with self._lock:
             del self._entries[: len(entries)]
         for entry in entries:
-            if any(entry.fact is fact for fact in unrecorded):
+            if unrecorded and any(entry.fact is fact for fact in unrecorded):
                 _refuse(entry)
             elif entry.durable is not None:
                 entry.durable.set_result(None)

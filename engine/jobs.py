@@ -15,7 +15,7 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import InputRefused, Interrupted, PlanMismatch
 from steplog.engine.handle import JobHandle
 from steplog.engine.history import Loaded, load
-from steplog.engine.plan import plan_of
+from steplog.engine.plan import outset_of, plan_of
 from steplog.engine.runner import Owned
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
@@ -24,11 +24,12 @@ from steplog.engine.worker import Worker
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import JobOwned, KeyConflict, WrongState
-from steplog.eventstore.events import Event, EventData, JobClaimed, JobCreated
+from steplog.eventstore.events import JobClaimed, JobCreated
 from steplog.eventstore.store import NewJob, Store
-from steplog.projections.evolve import Evolution, evolve
+from steplog.projections.evolve import Evolution, foreseen
 from steplog.projections.head import head_of
-from steplog.projections.state import ENDED, STOPPED, State
+from steplog.projections.job_rules import begin
+from steplog.projections.state import ENDED, STOPPED
 
 _OWNS_NOTHING = (KeyConflict, JobOwned, WrongState, PlanMismatch)
 
@@ -132,16 +133,12 @@ def prepare(worker: Worker, definition: AnyDefinition, input: Any, key: str | No
     claim = worker.first_claim()
     claimed = JobClaimed(worker_id=claim.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason="first")
     job_id, at = worker.clock.new_id(), worker.clock.now()
-    evolution = Evolution(_created(job_id, created, at))
+    evolution = Evolution(begin(foreseen(created, job_id, 1, at), outset_of(definition)))
     evolution.foresee(claimed, at)
     state = evolution.state
     events = seal(job_id, Position(), [created, claimed], at, worker.clock)
     owned = Owned(Loaded(state, end_of(events, Position())), claim, definition)
     return owned, NewJob(job_id, events, head_of(state), input_hash(input), claim)
-
-
-def _created(job_id: str, created: EventData, at: str) -> State:
-    return evolve(None, Event(job_id, 1, "", created.type(), created.schema_version, at, created.as_data(), ""))
 
 
 async def _run_owned(worker: Worker, owned: Owned) -> JobHandle[Any]:

@@ -20,8 +20,9 @@ from steplog.engine.errors import VersionChanged
 from steplog.engine.given import given_context, given_input, given_name, given_result
 from steplog.engine.history import Loaded, load
 from steplog.engine.lookup import find_sub_step
+from steplog.engine.store_clock import store_clock
 from steplog.eventstore.chain import seal
-from steplog.eventstore.clock import Clock, SystemClock, seconds_between
+from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import OutcomeUnknown
 from steplog.eventstore.events import Event, EventData
@@ -279,8 +280,3 @@ def _who(by: str, how: How) -> Who:
 
 def _clock(store: Store, how: How) -> Clock:
     return how.get("clock") or store_clock(store)
-
-
-def store_clock(store: Store) -> Clock:
-    """The machine's clock in the store's time."""
-    return SystemClock(seconds_between(SystemClock().now(), store.now()))

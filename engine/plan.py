@@ -6,7 +6,9 @@ from typing import Any
 
 from steplog.engine.definition import AnyDefinition, AnySubStep, Phase
 from steplog.engine.errors import DefinitionError
+from steplog.projections.outset import Outset
 from steplog.projections.plan import PhasePlan, Plan, Shape, SubStepPlan
+from steplog.projections.state import State
 
 
 def plan_of(definition: AnyDefinition) -> Plan:
@@ -14,16 +16,32 @@ def plan_of(definition: AnyDefinition) -> Plan:
 
     Raises DefinitionError where there is nothing to run: a decorator was forgotten.
     """
-    if definition.plan is None:
-        for phase in definition.phases.values():
-            if not phase.sub_steps:
-                raise DefinitionError(f"phase {phase.name} of {definition.name} declares no sub-step")
-        if not definition.phases:
-            raise DefinitionError(f"workflow {definition.name} declares no sub-step")
-        definition.plan = Plan(phases=[_phase_plan(phase) for phase in definition.phases.values()])
-        if definition.deadline_s is not None:
-            definition.plan["deadline_s"] = definition.deadline_s
-    return definition.plan
+    return outset_of(definition).plan
+
+
+def outset_of(definition: AnyDefinition) -> Outset:
+    """The same, with what follows from it."""
+    if definition.outset is None:
+        definition.outset = Outset.of(_plan(definition))
+    return definition.outset
+
+
+def shape_of(definition: AnyDefinition, state: State) -> Shape:
+    """The index of a job's plan: the definition's own, where the job began with that."""
+    outset = outset_of(definition)
+    return outset.shape if state["plan"] is outset.plan else Shape.of(state["plan"])
+
+
+def _plan(definition: AnyDefinition) -> Plan:
+    for phase in definition.phases.values():
+        if not phase.sub_steps:
+            raise DefinitionError(f"phase {phase.name} of {definition.name} declares no sub-step")
+    if not definition.phases:
+        raise DefinitionError(f"workflow {definition.name} declares no sub-step")
+    plan = Plan(phases=[_phase_plan(phase) for phase in definition.phases.values()])
+    if definition.deadline_s is not None:
+        plan["deadline_s"] = definition.deadline_s
+    return plan
 
 
 def differences(recorded: Plan, current: Plan) -> list[str]:

@@ -14,10 +14,10 @@ from steplog.engine.definition import Definition
 from steplog.engine.errors import RecordRefused
 from steplog.engine.history import load
 from steplog.engine.lookup import find_sub_step
-from steplog.engine.operators import store_clock
 from steplog.engine.plan import plan_of
 from steplog.engine.recording import Described, Recording, append_next, open_recording
 from steplog.engine.step import NoInput
+from steplog.engine.store_clock import store_clock
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.codec import check_name

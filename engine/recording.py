@@ -16,7 +16,8 @@ from steplog.engine.decider import decide
 from steplog.engine.errors import LogRegressed, OwnershipLost, RecordRefused
 from steplog.engine.facts import Interrupted, Situation
 from steplog.engine.history import Loaded, load, position_of
-from steplog.engine.operators import store_clock, until_known
+from steplog.engine.operators import until_known
+from steplog.engine.store_clock import store_clock
 from steplog.engine.values import input_hash
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock

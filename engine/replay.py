@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from steplog.engine.errors import ReplayMismatch
 from steplog.eventstore.events import Event
@@ -23,7 +22,7 @@ def replay(store: Store, job_id: str, until: int | None = None) -> Iterator[tupl
 
 def refuse_mismatch(head: Head, last: Event, state: State) -> None:
     """Raise ReplayMismatch unless the head is what the log folds to."""
-    stored, folded = asdict(head.columns), asdict(head_of(state))
+    stored, folded = head.columns._asdict(), head_of(state)._asdict()
     found = [f"{name} is {stored[name]!r}, folded {folded[name]!r}" for name in stored if stored[name] != folded[name]]
     found += [
         f"{name} is {known!r}, folded {value!r}"

@@ -34,6 +34,7 @@ from steplog.engine.history import Loaded, position_of, to_store
 from steplog.engine.inbox import Entry, Inbox
 from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
+from steplog.engine.plan import shape_of
 from steplog.engine.policies import Skip
 from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
@@ -48,7 +49,7 @@ from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTr
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
-from steplog.projections.plan import Key, Shape, key_of
+from steplog.projections.plan import Key, key_of
 from steplog.projections.state import State
 
 logger = logging.getLogger("steplog.engine")
@@ -114,7 +115,7 @@ class Runner:
         self._claim = owned.claim
         self._definition = owned.definition
         self._release_after_s = settings.release_after_s if owned.may_release else None
-        self._shape = Shape.of(owned.loaded.state["plan"])
+        self._shape = shape_of(owned.definition, owned.loaded.state)
         self._input = load_value(owned.loaded.state["input"], owned.definition.input_type)
         self.state: State = owned.loaded.state
         self._position: Position = owned.loaded.position
@@ -165,7 +166,7 @@ class Runner:
                 self._inbox.acknowledge(entries, decision.unrecorded)
                 self._follow(decision.events, decision.state)
                 self._cancel_if_due()
-                if self.state["status"] == "running" and not self._inbox.entries():
+                if self.state["status"] == "running" and self._inbox.is_empty:
                     if self._handing_back_is_due():
                         await self._attempts.close()
                         self._inbox.post(fact.Interrupted("handed back", self._claim.worker_id))
@@ -252,7 +253,7 @@ class Runner:
             return error_data(error, retryable=False)
 
     def _forget_answers(self, recorded: Sequence[EventData]) -> None:
-        for event in recorded:
+        for event in recorded if self._answers else ():
             if isinstance(event, SubStepData):
                 self._answers.pop(key_of(event.phase, event.sub_step), None)
 

@@ -14,18 +14,20 @@ from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import ValueRefused
 from steplog.engine.jobs import recorded_input
-from steplog.engine.operators import store_clock, until_known
-from steplog.engine.plan import plan_of
+from steplog.engine.operators import until_known
+from steplog.engine.plan import outset_of, plan_of
+from steplog.engine.store_clock import store_clock
 from steplog.engine.values import input_hash
 from steplog.eventstore.chain import Position, seal
 from steplog.eventstore.clock import Clock, SystemClock, instant
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.connect import open_store
 from steplog.eventstore.errors import PayloadRefused, StoreError
-from steplog.eventstore.events import Event, JobCreated
+from steplog.eventstore.events import JobCreated
 from steplog.eventstore.store import NewJob, Store
-from steplog.projections.evolve import evolve
+from steplog.projections.evolve import foreseen
 from steplog.projections.head import head_of
+from steplog.projections.job_rules import begin
 
 if TYPE_CHECKING:
     from steplog.eventstore.postgres_submitting import AsyncConnection, Connection
@@ -146,7 +148,7 @@ def new_job(definition: AnyDefinition, submission: Submission, clock: Clock, bat
     """A job that nobody owns. Raises InputRefused, PayloadRefused, ValueRefused."""
     created = created_by(definition, submission, batch_id)
     job_id, at = clock.new_id(), clock.now()
-    state = evolve(None, Event(job_id, 1, "", created.type(), created.schema_version, at, created.as_data(), ""))
+    state = begin(foreseen(created, job_id, 1, at), outset_of(definition))
     events = seal(job_id, Position(), [created], at, clock)
     return NewJob(job_id, events, head_of(state), input_hash(created.input))
 

@@ -20,7 +20,8 @@ from steplog.engine.outbox import Outbox
 from steplog.engine.plan import differences, plan_of
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
-from steplog.eventstore.clock import Clock, SystemClock, seconds_between
+from steplog.engine.store_clock import store_clock
+from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import StoreError, WorkerDead
 from steplog.eventstore.process_identity import own_identity
 from steplog.eventstore.store import Claim, Store
@@ -36,7 +37,7 @@ class Worker:
     def __init__(self, store: Store, *, clock: Clock | None = None, settings: Settings | None = None) -> None:
         self.store = store
         self.settings = settings or Settings()
-        self.clock: Clock = clock or SystemClock(seconds_between(SystemClock().now(), store.now()))
+        self.clock: Clock = clock or store_clock(store)
         self.worker_id = self.clock.new_id()
         self.writer = Writer(store)
         self.takes_more = True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import encode
@@ -14,8 +14,7 @@ GENESIS = "0" * 64
 """What stands before the first event of a chain."""
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """The end of a job's log as somebody knows it; the next event goes right behind it."""
 
     version: int = 0

@@ -43,8 +43,7 @@ class SystemClock:
         return time.monotonic()
 
     def new_id(self) -> str:
-        digits = f"{time.time_ns() // 1_000_000:012x}"
-        return f"{digits[:8]}-{digits[8:]}-{_random_tail()}"
+        return f"{_millisecond(time.time_ns() // 1_000_000)}-{_random_tail()}"
 
 
 def uuid7(unix_ms: int, random: bytes) -> uuid.UUID:
@@ -68,6 +67,12 @@ def _random_tail() -> str:
         except IndexError:
             drawn = os.urandom(10 * 256).hex()
             _random_tails.extend(_tail(drawn[start : start + 20]) for start in range(0, len(drawn), 20))
+
+
+@lru_cache(maxsize=16)
+def _millisecond(unix_ms: int) -> str:
+    digits = f"{unix_ms:012x}"
+    return f"{digits[:8]}-{digits[8:]}"
 
 
 def _tail(digits: str) -> str:

@@ -24,9 +24,8 @@ from steplog.eventstore.limits import (
 )
 
 _TEXT = frozenset([str])
-_PLAIN = frozenset([dict, list, str, int, float, bool, type(None)])
-_CONTAINERS = frozenset([dict, list])
-_LOOKED_INTO = _CONTAINERS | {float}
+_SCALARS = frozenset([str, int, bool, type(None)])
+"""What orjson writes as it is; a number with a fraction may have no JSON form."""
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,59}")
 _NUL = b"\\u0000"
 _CONTROL = frozenset(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]))
@@ -85,7 +84,7 @@ def _encode_if_surely_exact(value: object) -> bytes | None:
 
 
 def _is_plain(value: object, depth: int) -> bool:
-    """Whether a container holds nothing that orjson would write as something else; asks for kinds, not item by item."""
+    """Whether a container holds nothing that orjson would write as something else; asks for kinds first."""
     items: Collection[Any]
     if type(value) is dict:
         if not _TEXT.issuperset(map(type, value)):
@@ -95,17 +94,16 @@ def _is_plain(value: object, depth: int) -> bool:
         items = value
     else:
         return False
-    kinds = set(map(type, items))
-    if depth >= DEPTH_MAX or not kinds <= _PLAIN:
+    if depth >= DEPTH_MAX:
         return False
-    if kinds.isdisjoint(_LOOKED_INTO):
+    if _SCALARS.issuperset(map(type, items)):
         return True
     for item in items:
         kind = type(item)
         if kind is float:
             if not isfinite(item):
                 return False
-        elif kind in _CONTAINERS and not _is_plain(item, depth + 1):
+        elif kind not in _SCALARS and not _is_plain(item, depth + 1):
             return False
     return True
 

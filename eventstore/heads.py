@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from steplog.eventstore.chain import Position
 
 
-@dataclass(frozen=True, slots=True)
-class HeadColumns:
+class HeadColumns(NamedTuple):
     """What lists filter on: a pure function of the folded state, written by every append together with the version."""
 
     workflow: str
     status: str
     created_at: str
     updated_at: str
-    mode: str = "engine"
-    phase: str | None = None
-    last_error: str | None = None
-    failed_sub_step: str | None = None
-    wake_at: str | None = None
+    mode: str
+    phase: str | None
+    last_error: str | None
+    failed_sub_step: str | None
+    wake_at: str | None
     """When a worker should look at the job; None where nothing is due: it is ended, or waits for a person."""
-    ended_at: str | None = None
-    done: int = 0
-    total: int = 0
-    key: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    priority: int = 0
-    batch_id: str | None = None
+    ended_at: str | None
+    done: int
+    total: int
+    key: str | None
+    tags: dict[str, str]
+    priority: int
+    batch_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ the hash covers them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
-from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -17,9 +15,6 @@ from psycopg.types.json import Json
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.store import Append, Claim, Head, HeadColumns, NewJob, SlotWanted
-
-COLUMNS = tuple(field.name for field in fields(HeadColumns))
-_values = attrgetter(*COLUMNS)
 
 
 def batch_parameters(batch: Sequence[Append]) -> list[bytes]:
@@ -114,9 +109,13 @@ def _head_after(item: Append) -> dict[str, Any]:
 
 
 def _head(job_id: str, end: Position, columns: HeadColumns) -> dict[str, Any]:
-    row = dict(zip(COLUMNS, _values(columns), strict=True))
-    row |= {"job_id": job_id, "version": end.version, "hash": end.hash, "recorded_at": end.recorded_at}
-    return row
+    return {
+        **columns._asdict(),
+        "job_id": job_id,
+        "version": end.version,
+        "hash": end.hash,
+        "recorded_at": end.recorded_at,
+    }
 
 
 def _owner(epoch: int, claim_id: str | None, worker_id: str | None) -> dict[str, Any]:

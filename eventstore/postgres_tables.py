@@ -12,7 +12,7 @@ from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobNotFound, StoreError
 from steplog.eventstore.heads import counted
 from steplog.eventstore.postgres_connections import Run
-from steplog.eventstore.postgres_documents import COLUMNS, item_parameters
+from steplog.eventstore.postgres_documents import item_parameters
 from steplog.eventstore.rows import Row
 from steplog.eventstore.store import (
     Answer,
@@ -127,8 +127,7 @@ def job_uuid(job_id: str) -> str:
 def head_from(row: Sequence[Any]) -> Head:
     """A head of its columns, in the order of the statements above."""
     job_id, version, hash, recorded_at, epoch, claim_id, worker_id, *columns = row
-    values = dict(zip(COLUMNS, columns, strict=True))
-    return Head(job_id, version, hash, recorded_at, HeadColumns(**values), epoch, claim_id, worker_id)
+    return Head(job_id, version, hash, recorded_at, HeadColumns(*columns), epoch, claim_id, worker_id)
 
 
 # --- events ----------------------------------------------------------------------------------------------------------

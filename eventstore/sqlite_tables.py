@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -72,8 +71,6 @@ SET version = ?, hash = ?, recorded_at = ?, claim_id = iif(?, NULL, claim_id), w
     wake_at = ?, ended_at = ?, done = ?, total = ?, key = ?, tags = ?, priority = ?, batch_id = ?
 WHERE job_id = ?
 """
-
-_COLUMNS = tuple(field.name for field in fields(HeadColumns))
 
 
 def find_head(connection: sqlite3.Connection, job_id: str) -> Head | None:
@@ -189,20 +186,20 @@ def jobs_of_worker(connection: sqlite3.Connection, worker_id: str) -> dict[str, 
 
 
 def _head(row: Sequence[Any]) -> Head:
-    job_id, version, hash, recorded_at, epoch, claim_id, worker_id, *columns = row
-    values = dict(zip(_COLUMNS, columns, strict=True))
+    job_id, version, hash, recorded_at, epoch, claim_id, worker_id, *columns, tags, priority, batch_id = row
     try:
-        values["tags"] = orjson.loads(values["tags"])
+        tags = orjson.loads(tags)
     except ValueError as error:
         raise DamagedLog(str(job_id), 0, f"its head has tags that are no JSON: {error}") from error
-    if not (type(version) is int and type(epoch) is int and type(hash) is str and type(values["tags"]) is dict):
+    if not (type(version) is int and type(epoch) is int and type(hash) is str and type(tags) is dict):
         raise DamagedLog(str(job_id), 0, "its head is damaged")
-    return Head(job_id, version, hash, recorded_at, HeadColumns(**values), epoch, claim_id, worker_id)
+    shown = HeadColumns._make([*columns, tags, priority, batch_id])
+    return Head(job_id, version, hash, recorded_at, shown, epoch, claim_id, worker_id)
 
 
 def _head_parameters(head: Head) -> dict[str, Any]:
-    parameters = {name: getattr(head.columns, name) for name in _COLUMNS}
-    parameters |= {
+    return {
+        **head.columns._asdict(),
         "job_id": head.job_id,
         "version": head.version,
         "hash": head.hash,
@@ -212,7 +209,6 @@ def _head_parameters(head: Head) -> dict[str, Any]:
         "worker_id": head.worker_id,
         "tags": _json(head.columns.tags),
     }
-    return parameters
 
 
 def rewrite_newest_head(connection: sqlite3.Connection) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import LogError, StoreError
@@ -42,8 +42,7 @@ class NewJob:
     """How many claims its events tell of, where it comes from elsewhere and has no owner."""
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """The owner's next events of one job, to be stored behind `expected` or not at all."""
 
     job_id: str
@@ -72,8 +71,7 @@ class Code(StrEnum):
     """Only of a claim: a limit of the fleet is used up for now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of one Append; `version` is the head's after it (0 if missing)."""
 
     job_id: str

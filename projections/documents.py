@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from steplog.eventstore.events import Event
@@ -11,7 +10,7 @@ from steplog.eventstore.store import Head
 
 def head_document(head: Head) -> dict[str, Any]:
     """The head as JSON shows it."""
-    columns = asdict(head.columns)
+    columns = head.columns._asdict()
     progress = {"done": columns.pop("done"), "total": columns.pop("total")}
     document = {"job_id": head.job_id, "version": head.version, **columns, "progress": progress}
     return {**document, "worker_id": head.worker_id, "epoch": head.epoch}

@@ -64,9 +64,8 @@ class Evolution:
         self.state = _apply(self.state, event)
 
     def foresee(self, data: EventData, at: str) -> None:
-        """Go on to the state after an event not yet written; its id and hash, which no fold looks at, come later."""
-        version = self.state["version"] + 1
-        self.apply(Event(self.state["job_id"], version, "", data.type(), data.schema_version, at, data.as_data(), ""))
+        """Go on to the state after an event not yet written."""
+        self.apply(foreseen(data, self.state["job_id"], self.state["version"] + 1, at))
 
     def _own(self, event: Event) -> None:
         owned = self._owned
@@ -113,6 +112,11 @@ class Evolution:
         phase["open_edges"] = phase["open_edges"].copy()
         phase["sub_steps"] = phase["sub_steps"].copy()
         self.state["phases"][name] = phase
+
+
+def foreseen(data: EventData, job_id: str, version: int, at: str) -> Event:
+    """An event not yet written, as folds see it; its id and hash, which none looks at, come later."""
+    return Event(job_id, version, "", data.type(), data.schema_version, at, data.as_data(), "")
 
 
 def _apply(state: State | None, event: Event) -> State:

@@ -9,8 +9,9 @@ from steplog.eventstore.clock import later
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
 from steplog.projections.context_rules import OPERATOR, write_context, writer_of
+from steplog.projections.outset import Outset
 from steplog.projections.plan import Plan
-from steplog.projections.state import State, SubStepState, deadlines_of, dependents_of, new_phases
+from steplog.projections.state import State, SubStepState
 from steplog.projections.sub_step_rules import status_changes, wake
 
 Rule = Callable[[State, Event, dict[str, Any]], None]
@@ -19,12 +20,16 @@ WAITS = "waits"
 """The reason of a JobReleased where all that is left to do waits for a time or a signal."""
 
 
-def begin(event: Event) -> State:
-    """The state after a log's first event. Raises DamagedLog where that is none."""
+def begin(event: Event, outset: Outset | None = None) -> State:
+    """The state after a log's first event. Raises DamagedLog where that is none.
+
+    `outset` is that of the event's plan, where it is known: the state then shares it and must not be changed in place.
+    """
     if event.type not in ("JobCreated", "JobForked") or event.version != 1:
         raise DamagedLog(event.job_id, event.version, f"a log begins with JobCreated or JobForked, not {event.type}")
     data = event.data
     context = dict(data.get("context", {}))
+    outset = outset or Outset.of(data["plan"])
     return State(
         job_id=event.job_id,
         version=event.version,
@@ -34,7 +39,7 @@ def begin(event: Event) -> State:
         workflow=data["workflow"],
         workflow_version=data["workflow_version"],
         mode=data.get("mode", "engine"),
-        plan=data["plan"],
+        plan=outset.plan,
         input=data.get("input"),
         input_version=0,
         key=data.get("key"),
@@ -59,11 +64,11 @@ def begin(event: Event) -> State:
         signals={},
         last_error=None,
         done=0,
-        total=sum(len(phase["sub_steps"]) for phase in data["plan"]["phases"]),
-        dependents=dependents_of(data["plan"]),
-        deadlines=deadlines_of(data["plan"]),
-        deadline_at=_deadline_at(data["plan"], data.get("run_at") or event.recorded_at),
-        phases=new_phases(data["plan"]),
+        total=outset.total,
+        dependents=outset.dependents,
+        deadlines=outset.deadlines,
+        deadline_at=_deadline_at(outset.plan, data.get("run_at") or event.recorded_at),
+        phases=outset.phases,
     )
 
 
@@ -173,14 +178,13 @@ def _count_anew(state: State, event: Event, key: str, sub_step: SubStepState) ->
 
 
 def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:
-    plan: Plan = data["plan"]
-    before = state["phases"]
-    state["plan"] = plan
+    before, outset = state["phases"], Outset.of(data["plan"])
+    state["plan"] = outset.plan
     state["workflow_version"] = data["workflow_version"]
-    state["dependents"] = dependents_of(plan)
-    state["deadlines"] = deadlines_of(plan)
-    state["phases"] = new_phases(plan)
-    state["total"] = sum(len(phase["sub_steps"]) for phase in plan["phases"])
+    state["dependents"] = outset.dependents
+    state["deadlines"] = outset.deadlines
+    state["phases"] = outset.phases
+    state["total"] = outset.total
     state["done"] = 0
     for name, phase in state["phases"].items():
         old = before.get(name)

@@ -10,7 +10,9 @@ from steplog.projections.state import SETTLED, State, SubStepState
 
 def in_order(shape: Shape, phase: str, names: Collection[str]) -> Sequence[Key]:
     """Keys of a phase's sub-steps, in the order of declaration."""
-    return [key_of(phase, name) for name in sorted(names, key=shape.place[phase].__getitem__)]
+    if len(names) > 1:
+        names = sorted(names, key=shape.place[phase].__getitem__)
+    return [key_of(phase, name) for name in names] if names else ()
 
 
 def open_edges(state: State, shape: Shape, key: Key) -> list[Key]:
@@ -32,12 +34,14 @@ def unmet_needs(state: State, shape: Shape, key: Key) -> list[Key]:
 
 def sub_step_of(state: State, key: Key) -> SubStepState:
     """The state of the sub-step with that key."""
-    phase, name = split_key(key)
+    phase, _, name = key.partition("/")
     return state["phases"][phase]["sub_steps"][name]
 
 
 def blocking_failure(state: State, shape: Shape, phase: str) -> Key | None:
     """The first failed sub-step of the phase that the job cannot go on without."""
+    if not state["phases"][phase]["failed"]:
+        return None
     failed = in_order(shape, phase, state["phases"][phase]["failed"])
     return next((key for key in failed if not shape.sub_steps[key]["optional"]), None)
 

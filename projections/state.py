@@ -146,31 +146,34 @@ class State(TypedDict):
 
 def new_sub_step() -> SubStepState:
     """A sub-step nothing has happened to."""
-    return SubStepState(
-        status="pending",
-        generation=1,
-        key_generation=1,
-        attempts=0,
-        failures=0,
-        interruptions=0,
-        when=None,
-        started_at=None,
-        started_version=None,
-        completed_at=None,
-        seconds=None,
-        result=None,
-        error=None,
-        reason=None,
-        retry_at=None,
-        idempotency_key=None,
-        progress=None,
-        cursor=None,
-        draft=None,
-        wait=None,
-        deadline_at=None,
-        items=None,
-        compensation=None,
-    )
+    return _UNTOUCHED.copy()
+
+
+_UNTOUCHED = SubStepState(
+    status="pending",
+    generation=1,
+    key_generation=1,
+    attempts=0,
+    failures=0,
+    interruptions=0,
+    when=None,
+    started_at=None,
+    started_version=None,
+    completed_at=None,
+    seconds=None,
+    result=None,
+    error=None,
+    reason=None,
+    retry_at=None,
+    idempotency_key=None,
+    progress=None,
+    cursor=None,
+    draft=None,
+    wait=None,
+    deadline_at=None,
+    items=None,
+    compensation=None,
+)
 
 
 def new_phases(plan: Plan) -> dict[str, PhaseState]:

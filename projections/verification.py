@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import orjson
 
@@ -66,7 +66,7 @@ def differences_of_head(head: Head, end: Position, state: State | None) -> Itera
     for name, known, value in (("hash", head.hash, end.hash), ("recorded_at", head.recorded_at, end.recorded_at)):
         if known != value:
             yield Finding(head.job_id, head.version, f"the head's {name} is {known!r} (the log's {value!r})")
-    stored, folded = asdict(head.columns), asdict(head_of(state))
+    stored, folded = head.columns._asdict(), head_of(state)._asdict()
     for name in stored:
         if _canonical(stored[name]) != _canonical(folded[name]):
             why = f"the head's {name} is {stored[name]!r} (folded {folded[name]!r})"

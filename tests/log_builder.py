@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from steplog.eventstore.chain import Position, end_of, seal
@@ -29,7 +28,25 @@ class LogBuilder:
 
     def columns(self, **changes: Any) -> HeadColumns:
         now = self.clock.now()
-        return replace(HeadColumns(workflow="registration", status="queued", created_at=now, updated_at=now), **changes)
+        plain = HeadColumns(
+            workflow="registration",
+            status="queued",
+            created_at=now,
+            updated_at=now,
+            mode="engine",
+            phase=None,
+            last_error=None,
+            failed_sub_step=None,
+            wake_at=None,
+            ended_at=None,
+            done=0,
+            total=0,
+            key=None,
+            tags={},
+            priority=0,
+            batch_id=None,
+        )
+        return plain._replace(**changes)
 
     def seal(self, job_id: str, after: Position, *data: EventData) -> list[NewEvent]:
         return seal(job_id, after, data, self.clock.now(), self.clock)

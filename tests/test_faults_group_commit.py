@@ -62,8 +62,8 @@ def a_group(store: Store, size: int, poison: Poison) -> Group:
 
 def poisoned_by(poison: Poison, item: Append) -> Append:
     if poison == "fenced":
-        return replace(item, claim=replace(item.claim, claim_id="another"))
-    return replace(item, events=[event._replace(version=0) for event in item.events])
+        return item._replace(claim=replace(item.claim, claim_id="another"))
+    return item._replace(events=[event._replace(version=0) for event in item.events])
 
 
 class Trials:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 
 import psycopg
 from append_witness import KNOWN_S_MAX, OwnedJob, Witness, append_one, owned_jobs
@@ -44,7 +43,7 @@ def test_overlapping_batches_of_three_writers_do_not_deadlock(
             for value in range(BATCHES):
                 if value % 10 == 0:
                     assert deadlocks(postgres_dsn) == before
-                batch = [replace(job.next(value), expected=job.end) for job in order]
+                batch = [job.next(value)._replace(expected=job.end) for job in order]
                 codes += [answer.code for answer in store.append(batch)]
         return codes
 

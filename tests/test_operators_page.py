@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     for name in ("STEPLOG_DATABASE_URL", "STEPLOG_MODULES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(registration, "plan", None)
+    monkeypatch.setattr(registration, "outset", None)
     for step in registration.sub_steps.values():
         monkeypatch.setattr(step.options, "retry", Retry(attempts=3, wait=0, jitter=0))
     work = tmp_path / "steplog-registration" / "harbour-street-kitchen"
@@ -58,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(workflow, "local_service", lambda folder: url)
         yield tmp_path
     monkeypatch.undo()
-    registration.plan = None
+    registration.outset = None
 
 
 def test_the_commands_of_the_page_do_what_it_says(folder: Path) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -320,7 +319,7 @@ def test_an_append_with_an_event_the_database_refuses_stores_nothing_of_the_batc
 ) -> None:
     good, bad = Owned(postgres_store, build), Owned(postgres_store, build)
     item = bad.next("a")
-    broken = replace(item, events=[item.events[0]._replace(event_id="no id")])
+    broken = item._replace(events=[item.events[0]._replace(event_id="no id")])
 
     with pytest.raises(StoreError):
         postgres_store.append([good.next("b"), broken])

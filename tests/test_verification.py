@@ -54,7 +54,7 @@ def test_damage_in_the_log_is_named_by_its_version() -> None:
 
 
 def test_only_columns_of_the_head_can_be_repaired() -> None:
-    columns = replace(WHOLE.head.columns, status="failed", done=3)
+    columns = WHOLE.head.columns._replace(status="failed", done=3)
     found = findings(WHOLE._replace(head=replace(WHOLE.head, columns=columns)))
     assert [(each.version, each.repairable) for each in found] == [(EVENTS, True), (EVENTS, True)]
     (found_hash,) = findings(WHOLE._replace(head=replace(WHOLE.head, hash="0" * 64)))
@@ -75,7 +75,7 @@ def test_number_equal_in_python_but_of_another_kind_is_found() -> None:
 def test_state_of_another_reducer_must_stand_in_this_log_only() -> None:
     other = replace(WHOLE.states[0], reducer_version=REDUCER_VERSION - 1, state={"of": "old"})
     assert findings(WHOLE._replace(states=[other])) == []
-    moved = replace(other, position=replace(other.position, hash="0" * 64))
+    moved = replace(other, position=other.position._replace(hash="0" * 64))
     assert len(findings(WHOLE._replace(states=[moved]))) == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -109,16 +109,16 @@ def head_mutants(head: Head) -> Iterator[tuple[str, Head]]:
     yield "version", replace(head, version=head.version + 1)
     for name, change in other_fields(head, "hash", "recorded_at"):
         yield name, replace(head, **change)
-    for path, columns in other_values(asdict(head.columns)):
-        if len(columns) == len(asdict(head.columns)):
+    for path, columns in other_values(head.columns._asdict()):
+        if len(columns) == len(head.columns._asdict()):
             yield f"columns{path}", replace(head, columns=HeadColumns(**columns))
 
 
 def state_mutants(state: StoredState) -> Iterator[tuple[str, StoredState]]:
     for name, change in other_fields(state.position, "hash", "recorded_at"):
-        yield name, replace(state, position=replace(state.position, **change))
+        yield name, replace(state, position=state.position._replace(**change))
     for version in (state.position.version - 1, state.position.version + 1, EVENTS + 1):
-        yield "version", replace(state, position=replace(state.position, version=version))
+        yield "version", replace(state, position=state.position._replace(version=version))
     for path, changed_state in other_values(state.state):
         yield f"state{path}", replace(state, state=changed_state)
 

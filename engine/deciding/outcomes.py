@@ -70,9 +70,9 @@ def _late(draft: Draft, happened: Fact) -> None:
 
 
 def _complete(draft: Draft, done: fact.Completed) -> None:
-    refused = {name: value for name, value in done.changed.items() if not _may_write(draft, done.of, name, value)}
-    merged = {name: value for name, value in done.changed.items() if name not in refused}
-    of = done.of
+    of, changed = done.of, done.changed
+    refused = {name: value for name, value in changed.items() if not _may_write(draft, of, name, value)}
+    merged = {name: value for name, value in changed.items() if name not in refused} if refused else changed
     if merged:
         draft.emit(ev.ContextChanged(set=merged, phase=of.phase, sub_step=of.sub_step))
     draft.emit(

@@ -99,7 +99,7 @@ class AppendingCompliance(LogCase):
     def test_resend_with_one_event_more_is_no_resend(self) -> None:
         job_id, claim = self.owned_job()
         item = self.build.append(job_id, self.position(job_id), claim, "one", "two")
-        self.stored(replace(item, events=item.events[:1]))
+        self.stored(item._replace(events=item.events[:1]))
         assert self.code(item) is Code.CONFLICT
         assert self.values(job_id) == ["one"]
 
@@ -212,7 +212,7 @@ class AppendingCompliance(LogCase):
             if code is Code.CONFLICT:
                 self.store.append_locked(job_id, item.expected, self.build.proposing(changed("operator")))
             elif code is Code.FENCED:
-                item = replace(item, claim=replace(claim, claim_id="another"))
+                item = item._replace(claim=replace(claim, claim_id="another"))
             elif code is Code.REGRESSED:
                 item = self.build.append(job_id, Position(9, OTHER_HASH), claim, "value")
             elif code is Code.MISSING:
