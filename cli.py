@@ -14,17 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steplog.commands import (
-    about,
-    database,
-    definitions,
-    fan_outs,
-    fleet,
-    integrity,
-    operating,
-    seeing,
-    serving,
-    time_travel,
-)
+    about, database, definitions, fan_outs, fleet, integrity, operating, seeing, serving, time_travel,
+)  # fmt: skip
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
