@@ -182,7 +182,6 @@ def resume(
 def _resume(
     console: Console, job: str, watch: bool | None, accept: bool, adopt_plan: bool, said: dict[str, Any]
 ) -> int:
-    """Go on with one job, and report."""
     from steplog.engine import operators
     from steplog.engine.history import load
     from steplog.engine.jobs import resume_blocking
@@ -365,7 +364,7 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
             _advise(console, view)
 
 
-for command in (*integrity.COMMANDS, database.stats, database.adopt, *serving.COMMANDS):
+for command in (*integrity.COMMANDS, database.stats, database.adopt, *serving.COMMANDS, *about.COMMANDS):
     main.add_command(command)
 
 
@@ -394,10 +393,6 @@ def migrate(console: Console, dry_run: bool) -> None:
 
 for command in (*database.COMMANDS, integrity.backup):
     db.add_command(command)
-
-
-for command in about.COMMANDS:
-    main.add_command(command)
 
 
 # --- what commands share ---------------------------------------------------------------------------------------------
