@@ -9,6 +9,8 @@ PYTEST := $(BIN)/python -m pytest
 # Tests are spread over the processors, each process with a PostgreSQL server of its own; PROCESSES=0 spreads nothing.
 PROCESSES ?= logical
 SPREAD := --numprocesses=$(PROCESSES) --maxprocesses=8 --dist=worksteal
+# A test that hangs fails, with what its threads were at.
+HANGING := --override-ini=faulthandler_timeout=300 --override-ini=faulthandler_exit_on_timeout=true
 WHEEL := build/wheel
 POOLER := build/pgbouncer
 AXE := build/axe
@@ -19,7 +21,7 @@ demo: $(VENV)/.run
 	$(BIN)/steplog demo
 
 test: $(VENV)/.test
-	$(PYTEST) $(SPREAD)
+	$(PYTEST) $(SPREAD) $(HANGING)
 
 test-all: $(VENV)/.test $(VENV)/.check typings/steplog pgbouncer browser
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) $(SPREAD) -m ""

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import about, database, fleet, integrity, operating, seeing, serving, time_travel
+from steplog.commands import (
+    about,
+    database,
+    definitions,
+    fan_outs,
+    fleet,
+    integrity,
+    operating,
+    seeing,
+    serving,
+    time_travel,
+)
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -48,19 +59,28 @@ def explain(error: Exception, console: Console) -> Failure:
         (ConfigError, 2, "mend that file, or go somewhere else: it is read from the current folder"),
         (log.JobNotFound, 3, "see `steplog ls`"),
         (engine.SubStepNotFound, 3, show),
+        (engine.NoFanOut, 4, show),
         (engine.RecordRefused, 4, show),
         (engine.BatchNotFound, 3, "see `steplog batch ls`"),
         (engine.WorkflowNotFound, 3, None),
         (engine.ModuleMissing, 3, None),
         (engine.ModuleFails, 1, "run it again with --debug to see where"),
+        (engine.AdoptionRefused, 2, "mend the row or the workflow; rows before it are jobs already"),
         (engine.ImportRefused, 2, "give it a file of `steplog export`"),
         (engine.ImportConflict, 4, show),
         (log.KeyConflict, 4, "use another --key, or the same input; " + show),
         (log.JobOwned, 4, "look on with `steplog events --follow {0.job_id}`, or stop that process first"),
         (log.WrongState, 4, show),
-        (engine.PlanMismatch, 4, "run it with the code that it was started with"),
+        (engine.PlanNotAdopted, 4, "run it with the code that it was started with, or fork it"),
+        (engine.DataMismatch, 4, "run it with the code that it was started with"),
+        (
+            engine.PlanMismatch,
+            4,
+            "run it with the code it was started with, or `steplog resume {0.job_id} --adopt-plan`",
+        ),
         (engine.OwnershipLost, 4, show),
         (log.WorkerDead, 4, "see `steplog ls`, and resume what stands still"),
+        (log.JobPruned, 3, "look in the file that `steplog db prune` wrote"),
         (log.LogError, 7, "see what is sound before it: `steplog events {0.job_id}`"),
         (log.StoreDamaged, 7, "restore the store from a backup"),
         (engine.IntegrityFailed, 7, "what is sound of a job: `steplog events JOB`"),
@@ -140,11 +160,19 @@ def run(
 @click.argument("job", required=False)
 @click.option("--all-stalled", is_flag=True, help="Every job whose worker is gone, one after the other.")
 @click.option("--accept", is_flag=True, help="Where sub-steps disagreed about the context: leave it as it is.")
+@click.option("--adopt-plan", is_flag=True, help="Go on with the workflow as the code has it now, where that is sound.")
 @click.option("--watch/--no-watch", default=None, help="Show the job while it runs (default: on a terminal).")
 @operating.by_hand
 @console_of
 def resume(
-    console: Console, /, job: str | None, all_stalled: bool, watch: bool | None, accept: bool, **said: Any
+    console: Console,
+    /,
+    job: str | None,
+    all_stalled: bool,
+    watch: bool | None,
+    accept: bool,
+    adopt_plan: bool,
+    **said: Any,
 ) -> int:
     """Go on with a job whose process is gone, or that waits for a person.
 
@@ -155,15 +183,16 @@ def resume(
     if (job is None) != all_stalled:
         raise click.UsageError("name a job, or --all-stalled")
     if job is not None:
-        return _resume(console, job, watch, accept, said)
+        return _resume(console, job, watch, accept, adopt_plan, said)
     with store_of(console) as store:
         stalled = [each.head.job_id for each in stalled_jobs(store) if each.next_step == "resume"]
     console.note(f"{len(stalled)} jobs stand still because their worker is gone")
-    return max((_resume(console, job_id, watch, accept, said) for job_id in stalled), default=0)
+    return max((_resume(console, job_id, watch, accept, adopt_plan, said) for job_id in stalled), default=0)
 
 
-def _resume(console: Console, job: str, watch: bool | None, accept: bool, said: dict[str, Any]) -> int:
-    """Go on with one job, and report."""
+def _resume(
+    console: Console, job: str, watch: bool | None, accept: bool, adopt_plan: bool, said: dict[str, Any]
+) -> int:
     from steplog.engine import operators
     from steplog.engine.history import load
     from steplog.engine.jobs import resume_blocking
@@ -175,10 +204,12 @@ def _resume(console: Console, job: str, watch: bool | None, accept: bool, said: 
         definition = find_workflow(state["workflow"], config_of(console).modules.value)
         job_id = state["job_id"]
         console.note(f"job {job_id}")
+        if adopt_plan:
+            operating.announce_plan(console, state, definition)
         if state["status"] in STOPPED and (accept or said["reason"] or said["request_id"]):
             operators.resume(store, job_id, accept=accept, **said)
         with _watching(console, store, job_id, watch, beyond=state["version"]):
-            resume_blocking(definition, job_id, store, by=said["by"])
+            resume_blocking(definition, job_id, store, by=said["by"], adopt_plan=adopt_plan)
         return _report(console, store, job_id, watch)
 
 
@@ -314,7 +345,7 @@ def replay(console: Console, job: str, until: int | None, step_through: bool) ->
         shown.conclude(view_of(console, store, state, past=True), compared=whole)
 
 
-for command in time_travel.COMMANDS:
+for command in (*time_travel.COMMANDS, *fan_outs.COMMANDS, *definitions.COMMANDS):
     main.add_command(command)
 
 
@@ -344,7 +375,7 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
             _advise(console, view)
 
 
-for command in (*integrity.COMMANDS, database.stats, *serving.COMMANDS):
+for command in (*integrity.COMMANDS, database.stats, database.adopt, *serving.COMMANDS, *about.COMMANDS):
     main.add_command(command)
 
 
@@ -373,10 +404,6 @@ def migrate(console: Console, dry_run: bool) -> None:
 
 for command in (*database.COMMANDS, integrity.backup):
     db.add_command(command)
-
-
-for command in about.COMMANDS:
-    main.add_command(command)
 
 
 # --- what commands share ---------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from steplog.commands.sharing import config_of, console_of
@@ -24,7 +26,8 @@ def config(console: Console) -> None:
         console.document(settings)
         return
     values = {
-        name: " ".join(given["value"]) if name == "modules" else given["value"] for name, given in settings.items()
+        name: " ".join(map(_said, given["value"])) if isinstance(given["value"], list) else given["value"]
+        for name, given in settings.items()
     }
     rows = [[name, escape(values[name] or "") or "(none)", given["origin"]] for name, given in settings.items()]
     console.lines(table(["setting", "value", "from"], rows, console.look))
@@ -42,6 +45,13 @@ def version(console: Console) -> None:
         console.lines([f"steplog {versions['steplog']} (Python {versions['python']})"])
     else:
         console.document(versions)
+
+
+def _said(value: Any) -> str:
+    """A value of a list in a word: of a table that has an address, that."""
+    from steplog.terminal.text import masked
+
+    return masked(str(value.get("url", ""))) if isinstance(value, dict) else str(value)
 
 
 COMMANDS = (config, version)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from steplog.commands.integrity import write_whole
 from steplog.commands.sharing import config_of, console_of, store_of
 from steplog.terminal.command import Command
 from steplog.terminal.console import Console
@@ -110,7 +112,7 @@ def project(console: Console, once: bool) -> None:
     """Keep the projections current, until stopped: the statistics, and the table of a page of your own.
 
     That table is registration_job_steps in the store's schema, or what report_table in steplog.toml or
-    STEPLOG_REPORT_TABLE names. Workers and the server do the same beside their work.
+    STEPLOG_REPORT_TABLE names. `steplog worker --project` and the server do the same beside their work.
     """
     from steplog.projections.runner import ProjectionRunner
 
@@ -163,6 +165,73 @@ def stats(console: Console, workflow: str | None) -> None:
         console.lines(table(headings, rows, console.look))
 
 
+@click.command(cls=Command)
+@click.argument("target", metavar="MODULE:WORKFLOW")
+@click.argument("file", type=click.File("rb"))
+@click.option("--by", metavar="NAME", help="Who does it (default: the user's name).")
+@console_of
+def adopt(console: Console, target: str, file: IO[bytes], by: str | None) -> None:
+    """Make rows of a page's own table of steps jobs of a workflow: what had settled there is not done again.
+
+    A line of FILE is a row as JSON: job_id, sub_step_progress, and input, results {"phase/sub_step": …}, step_number
+    where they matter. Rows that are not in flight are left out, and one that was taken is not taken again. `resume
+    key:JOB_ID`, or a worker, goes on with them.
+    """
+    from dataclasses import asdict
+    from getpass import getuser
+
+    from steplog.engine.adopting import adopt as taken
+    from steplog.engine.adopting import rows_of
+    from steplog.engine.lookup import import_workflow
+
+    definition = import_workflow(target)
+    with store_of(console, create=True) as store:
+        for row in rows_of(file):
+            done = taken(store, definition, row, by=by or getuser())
+            if console.output == "table":
+                console.lines([f"{done.row}  {done.outcome}  {done.job_id or ''}".rstrip()])
+            else:
+                console.document(asdict(done))
+
+
+@click.command(cls=Command)
+@click.option("--older-than", metavar="AGE", required=True, help="Jobs that ended longer ago: 90d, 12h, or a time.")
+@click.option(
+    "--export", "out", type=click.Path(path_type=Path, dir_okay=False), help="The new file that keeps their events."
+)
+@click.option("--dry-run", is_flag=True, help="Only name the jobs.")
+@console_of
+def prune(console: Console, older_than: str, out: Path | None, dry_run: bool) -> None:
+    """Export jobs that ended long ago, read the file back, and only then remove their events from the store.
+
+    Their heads stay: `ls` lists them, their ids and keys are never given out again. On PostgreSQL this takes the role
+    steplog_admin. `steplog import` reads the file into any other store.
+    """
+    from steplog.engine import pruning
+    from steplog.terminal.times import instant_of
+
+    if not dry_run and (out is None or out.exists()):
+        raise click.UsageError("--export names the new file that their events are kept in")
+    with store_of(console) as store:
+        try:
+            before = instant_of(older_than, store.now())
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="'--older-than'") from None
+        heads = list(pruning.old_jobs(store, before))
+        if dry_run or out is None or not heads:
+            console.lines(f"{head.job_id}  {head.version} events" for head in heads)
+            console.note(f"{len(heads)} jobs, {sum(head.version for head in heads)} events would be pruned")
+            return
+        write_whole(out, pruning.export_of(store, heads))
+        with out.open("rb") as exported:
+            count = pruning.prune(store, exported, lambda job_id, done: _tell_pruned(console, job_id, done))
+        console.note(f"{count} of {len(heads)} jobs pruned; their events are in {out}")
+
+
+def _tell_pruned(console: Console, job_id: str, done: bool) -> None:
+    console.lines([f"{job_id}  {'pruned' if done else 'left as it is: it went on'}"])
+
+
 @click.command("sql", cls=Command)
 @click.option("--all", "every", is_flag=True, help="Every migration, also those applied.")
 @console_of
@@ -185,4 +254,4 @@ def _own(console: Console) -> list[Projection]:
     return own_projections(config_of(console).report_table.value)
 
 
-COMMANDS = (status, sql, rebuild, project)
+COMMANDS = (status, sql, rebuild, project, prune)

@@ -41,11 +41,13 @@ def submit(
     tags: tuple[str, ...],
 ) -> None:
     """Store a job for a worker to run, and print its id."""
+    from steplog.engine.given import refuse_unknown_fields
     from steplog.engine.lookup import import_workflow
     from steplog.engine.submitting import submit as store_job
-    from steplog.terminal.arguments import read_input, read_moment, read_tags
+    from steplog.terminal.arguments import read_fields, read_input, read_moment, read_tags
 
     definition, input = import_workflow(target), read_input(given, parameters)
+    refuse_unknown_fields(definition, read_fields(parameters))
     with store_of(console, create=True) as store:
         at = read_moment(run_at, store.now(), "--run-at") if run_at else None
         how: dict[str, Any] = {"key": key, "priority": priority, "run_at": at, "tags": read_tags(tags)}
@@ -60,26 +62,36 @@ def submit(
 @click.argument("modules", nargs=-1, metavar="MODULE...")
 @click.option("--concurrency", type=click.IntRange(min=1), default=10, show_default=True, help="Jobs at once.")
 @click.option("--one-shot", is_flag=True, help="End when no job is due.")
+@click.option("--project", is_flag=True, help="Keep the projections current beside the jobs.")
 @console_of
-def worker(console: Console, modules: tuple[str, ...], concurrency: int, one_shot: bool) -> None:
+def worker(console: Console, modules: tuple[str, ...], concurrency: int, one_shot: bool, project: bool) -> None:
     """Claim and run jobs of the workflows that MODULEs declare, until SIGTERM or Ctrl-C.
 
     MODULE:WORKFLOW takes one workflow of a module. Without any, the modules of --module, STEPLOG_MODULES or
     steplog.toml. The first signal lets what runs settle and hands the jobs back, a second one does so at once. Start as
     many workers as you like, on any machine that reaches the store: each job has one owner, and another worker takes
-    over when that one dies.
+    over when that one dies. Webhooks of [[notify]] in steplog.toml are told beside the jobs.
     """
-    from steplog.engine.lookup import workflows_of
-    from steplog.engine.serving import run_worker
+    import os
 
-    named = modules or config_of(console).modules.value
+    from steplog.engine.lookup import workflows_of
+    from steplog.engine.notices import Notifier, configured_targets
+    from steplog.engine.serving import run_worker
+    from steplog.projections.runner import ProjectionRunner, own_projections
+
+    config = config_of(console)
+    targets = configured_targets(config.notify.value, os.environ)
+    named = modules or config.modules.value
     if not named:
         raise click.UsageError("name a module that declares a workflow")
     workflows = workflows_of(named)
     with store_of(console, create=True) as store:
         names = ", ".join(workflow.name for workflow in workflows)
         console.note(f"worker of {names}: {concurrency} at once, in {store.url}")
-        stopped_by = run_worker(*workflows, store=store, concurrency=concurrency, one_shot=one_shot)
+        beside: list[Any] = [Notifier(store, targets).run] if targets else []
+        if project:
+            beside.append(ProjectionRunner(store, own_projections(config.report_table.value)).run)
+        stopped_by = run_worker(*workflows, store=store, concurrency=concurrency, one_shot=one_shot, beside=beside)
         if stopped_by is not None:
             console.note(f"stopped by signal {stopped_by}; its jobs were handed back")
 

@@ -175,7 +175,9 @@ def _jobs(store: Store, job: str | None, every: bool) -> Iterator[str]:
     from steplog.eventstore.inspection import all_job_ids
 
     _require_one(job, every)
-    return iter([find_job(store, job)]) if job else all_job_ids(store.inspection)
+    if job:
+        return iter([find_job(store, job)])
+    return (job_id for job_id in all_job_ids(store.inspection) if store.pruned(job_id) is None)
 
 
 def _findings(console: Console, store: Store, job: str | None, known: list[Anchor], tally: Tally) -> Iterator[Finding]:
@@ -239,6 +241,11 @@ def _write(out: Path | None, lines: Iterable[bytes]) -> None:
         for line in lines:
             sys.stdout.buffer.write(line)
         return
+    write_whole(out, lines)
+
+
+def write_whole(out: Path, lines: Iterable[bytes]) -> None:
+    """Write the file, which is there, and on disk, once all of it is."""
     part = out.with_name(f"{out.name}.part")
     try:
         with part.open("wb") as file:

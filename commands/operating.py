@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from steplog.engine.definition import AnyDefinition
     from steplog.engine.operators import Appended
     from steplog.eventstore.store import Store
+    from steplog.projections.state import State
 
 sub_step_argument = click.argument("sub_step")
 same_key_option = click.option("--same-key", is_flag=True, help="Keep the idempotency key.")
@@ -288,6 +289,18 @@ def _edited(present: Any, given: str | None, parameters: tuple[str, ...]) -> Any
     if not isinstance(present, dict):
         raise click.UsageError("-P changes fields of an input that is an object, and this job's is none")
     return {**present, **read_fields(parameters)}
+
+
+def announce_plan(console: Console, state: State, definition: AnyDefinition) -> None:
+    """Say what a job's plan would change to, and ask; what is unsound is left to whoever adopts it."""
+    from steplog.engine.adoption import adoption
+    from steplog.engine.plan import plan_of
+
+    found = adoption(state, plan_of(definition))
+    if found.differences and not found.obstacles:
+        for difference in found.differences:
+            console.note(f"changed: {difference}")
+        _confirm(console, "go on with that plan?")
 
 
 def _confirm(console: Console, question: str) -> None:

@@ -22,9 +22,11 @@ from steplog.eventstore import events as ev
 from steplog.eventstore.codec import encode
 from steplog.eventstore.events import EventData
 from steplog.projections.context_rules import UNSET
-from steplog.projections.plan import Key, Shape, split_key
+from steplog.projections.fan_out import is_expanded, items_of
+from steplog.projections.plan import Key, Shape, key_of_place, split_key
 from steplog.projections.readiness import followers, sub_step_of
 from steplog.projections.state import ENDED, STOPPED, State
+from steplog.projections.undoing import is_undone_when
 
 NAMES_MAX = 1000
 """How many sub-steps one event names."""
@@ -59,10 +61,14 @@ def pause(state: State, who: Who) -> list[EventData]:
 
 
 def cancel(state: State, who: Who) -> list[EventData]:
-    """End before the end; at once where nobody runs the job."""
+    """End before the end; at once where nobody runs the job and nothing is to be undone by a worker first."""
     require(state, "cancel")
     asked = ev.JobCancelRequested(**who.said)
-    return [asked] if state["worker_id"] else [asked, ev.JobCancelled(**who.said)]
+    if state["worker_id"]:
+        return [asked]
+    if is_undone_when(state, "cancelled"):
+        return [*([ev.JobResumed(**who.said)] if state["status"] in STOPPED else []), asked]
+    return [asked, ev.JobCancelled(**who.said)]
 
 
 def resume(state: State, who: Who, *, accept: bool = False, same_key: bool = False) -> list[EventData]:
@@ -74,10 +80,12 @@ def resume(state: State, who: Who, *, accept: bool = False, same_key: bool = Fal
     """
     if not (accept and state["refused"] and state["status"] in STOPPED):
         require(state, "resume")
+    if state["undoing"]:
+        return [ev.JobResumed(**who.said)]
     shape = Shape.of(state["plan"])
     again = [key for key in shape.sub_steps if _comes_again(state, shape, key)]
-    edited = [key for key in again if is_edited_since(state, sub_step_of(state, key))]
-    return [ev.JobResumed(**who.said), *_new_lives(edited, who, same_key)]
+    edited = [key for key in again if _is_edited(state, key)]
+    return [ev.JobResumed(**who.said), *_new_lives(state, edited, who, same_key)]
 
 
 def retry_all(state: State, who: Who, at: str, *, same_key: bool = False) -> list[EventData]:
@@ -86,9 +94,9 @@ def retry_all(state: State, who: Who, at: str, *, same_key: bool = False) -> lis
     if state["status"] in ("failed", "parked"):
         return resume(state, who, same_key=same_key)
     waiting = backing_off(state)
-    edited = [key for key in waiting if is_edited_since(state, sub_step_of(state, key))]
+    edited = [key for key in waiting if _is_edited(state, key)]
     due = [_due(state, key, who, at) for key in waiting if key not in edited]
-    return [*due, *_new_lives(edited, who, same_key)]
+    return [*due, *_new_lives(state, edited, who, same_key)]
 
 
 def set_context(state: State, who: Who, values: dict[str, Any], unset: Sequence[str] = ()) -> list[EventData]:
@@ -122,12 +130,13 @@ def retry(state: State, key: Key, who: Who, at: str, *, same_key: bool = False) 
     sub_step = sub_step_of(state, key)
     stopped = state["status"] in ("failed", "parked")
     resumed: list[EventData] = [ev.JobResumed(**who.said)] if stopped else []
-    if is_edited_since(state, sub_step):
-        return [*resumed, *_new_lives([key], who, same_key)]
+    if _is_edited(state, key):
+        return [*resumed, *_new_lives(state, [key], who, same_key)]
     if state["status"] == "failed" and stops_the_job(state, shape, key):
         return resumed
-    if shape.sub_steps[key]["when"] and not sub_step["when"]:  # it failed when it was asked, and never began
-        return [*resumed, *_new_lives([key], who, same_key)]
+    asked = shape.sub_steps[key]["when"] and not sub_step["when"]
+    if asked or ("map" in shape.sub_steps[key] and not is_expanded(sub_step)):  # it failed when asked, and never began
+        return [*resumed, *_new_lives(state, [key], who, same_key)]
     return [*resumed, _due(state, key, who, at)]
 
 
@@ -172,9 +181,32 @@ def _comes_again(state: State, shape: Shape, key: Key) -> bool:
     return is_held(shape, key, sub_step_of(state, key)) or state["phases"][split_key(key)[0]]["status"] == "failed"
 
 
-def _new_lives(keys: Sequence[Key], who: Who, same_key: bool) -> list[EventData]:
-    chunks = _chunks(keys, NAMES_MAX)
-    return [ev.SubStepReset(sub_steps=chunk, same_key=same_key, **who.said) for chunk in chunks]
+def _is_edited(state: State, key: Key) -> bool:
+    """Whether a person changed input or context since it began; of a fan-out, since an item began that runs again."""
+    sub_step = sub_step_of(state, key)
+    return bool(_edited_items(state, key)) if is_expanded(sub_step) else is_edited_since(state, sub_step)
+
+
+def _edited_items(state: State, key: Key) -> list[str]:
+    return [
+        item.key
+        for item in items_of(sub_step_of(state, key))
+        if item.state["status"] not in ("completed", "skipped", "in_progress") and is_edited_since(state, item.state)
+    ]
+
+
+def _new_lives(state: State, keys: Sequence[Key], who: Who, same_key: bool) -> list[EventData]:
+    """Begin new generations: of a fan-out, of the items that run again; what they have done stays done."""
+    expanded = [key for key in keys if is_expanded(sub_step_of(state, key))]
+    whole = _chunks([key for key in keys if key not in expanded], NAMES_MAX)
+    return [
+        *(ev.SubStepReset(sub_steps=chunk, same_key=same_key, **who.said) for chunk in whole),
+        *(
+            ev.SubStepReset(sub_steps=[key], items=chunk, same_key=same_key, **who.said)
+            for key in expanded
+            for chunk in _chunks(_edited_items(state, key), NAMES_MAX)
+        ),
+    ]
 
 
 def _due(state: State, key: Key, who: Who, at: str) -> EventData:
@@ -197,8 +229,8 @@ def _restored(state: State, reset: set[Key], written: Written) -> dict[str, Any]
     """The fields that go back, with the value last written by what is not reset, UNSET if there is none."""
     restored = {}
     for field, writers in state["writers"].items():
-        if writers and max(writers, key=writers.__getitem__) in reset:
-            left = [writer for writer in writers if writer not in reset]
+        if writers and key_of_place(max(writers, key=writers.__getitem__)) in reset:
+            left = [writer for writer in writers if key_of_place(writer) not in reset]
             restored[field] = written[field, max(left, key=writers.__getitem__)] if left else UNSET
     return restored
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from steplog.engine.errors import ActionRefused
 from steplog.projections.context_rules import OPERATOR
-from steplog.projections.plan import Key, Shape, split_key
+from steplog.projections.fan_out import attempts_of, is_expanded, item_of, suspended_in, suspended_of
+from steplog.projections.plan import Key, Shape, key_of_place, shown_place, split_key
 from steplog.projections.readiness import followers, has_begun, sub_step_of
 from steplog.projections.state import ENDED, SETTLED, STOPPED, State, SubStepState, is_whole
 
@@ -87,8 +88,8 @@ def backing_off(state: State) -> list[Key]:
     return [
         f"{phase}/{name}"
         for phase, of_phase in state["phases"].items()
-        for name in of_phase["suspended"]
-        if of_phase["sub_steps"][name]["status"] == "retrying"
+        for name in suspended_in(of_phase)
+        if any(step["status"] == "retrying" for _, step in suspended_of(of_phase["sub_steps"][name]))
     ]
 
 
@@ -100,18 +101,20 @@ def _closed(state: State) -> Obstacle | None:
         return Obstacle("it is a fork that was not made to its end: fork again")
     if state["status"] in ENDED:
         return Obstacle("it has ended: reset a sub-step to open it again, or fork it")
-    if state["status"] == "compensating":
-        return Obstacle("it is being undone: it can only be forked")
+    if state["undoing"]:
+        return Obstacle("it is being undone, or has been: it can only be forked")
     return None
 
 
 def _against_pause(state: State) -> Obstacle | None:
-    if state["status"] in STOPPED:
+    if state["status"] in STOPPED and not state["undoing"]:
         return Obstacle("it stands still already")
     return _closed(state) or _against_asking(state, {"pause", "cancel"})
 
 
 def _against_resume(state: State) -> Obstacle | None:
+    if state["undoing"] and state["status"] == "parked":
+        return None
     if state["status"] not in STOPPED:
         return _closed(state) or Obstacle("it is not stopped")
     return _closed(state) or undecided(state)
@@ -121,8 +124,9 @@ def undecided(state: State) -> Obstacle | None:
     """The context fields that a person has to decide about first."""
     if not state["refused"]:
         return None
-    said = "; ".join(f"{key} wrote {', '.join(fields)}" for key, fields in state["refused"].items())
-    return Obstacle(f"{said}, and so had others: set that, or accept the context as it is", tuple(state["refused"]))
+    said = "; ".join(f"{shown_place(place)} wrote {', '.join(fields)}" for place, fields in state["refused"].items())
+    keys = tuple(dict.fromkeys(map(key_of_place, state["refused"])))
+    return Obstacle(f"{said}, and so had others: set that, or accept the context as it is", keys)
 
 
 def _against_cancel(state: State) -> Obstacle | None:
@@ -165,6 +169,34 @@ _AGAINST: dict[str, Callable[[State], Obstacle | None]] = {
     "fork": _against_fork,
 }
 
+# --- rules of an item ------------------------------------------------------------------------------------------------
+
+ITEM_ACTIONS = ("retry", "skip", "complete", "fail")
+
+
+def allowed_item_actions(state: State, key: Key, item: str) -> list[str]:
+    """What may be done with that item of a fan-out now."""
+    shape = Shape.of(state["plan"])
+    return [action for action in ITEM_ACTIONS if against_item(state, shape, action, key, item) is None]
+
+
+def against_item(state: State, shape: Shape, action: str, key: Key, item: str) -> Obstacle | None:
+    """What is in the way of the action on that item."""
+    sub_step = sub_step_of(state, key)
+    status = item_of(sub_step, item)["status"]
+    if closed := _closed(state):
+        return closed
+    if not is_expanded(sub_step) or (sub_step["status"] in SETTLED and not stops_the_job(state, shape, key)):
+        return Obstacle(f"{key} has settled: retry or reset it", (key,))
+    if action == "retry" and sub_step["status"] in SETTLED:
+        return Obstacle(f"{key} has failed: retry or resume that, and all its failed items run again", (key,))
+    if action == "retry":
+        return None if status in ("failed", "retrying", "interrupted") else Obstacle("it has not failed")
+    if status in SETTLED and (status != "failed" or action == "fail"):
+        return Obstacle("it has settled")
+    return None
+
+
 # --- rules of a sub-step ---------------------------------------------------------------------------------------------
 
 
@@ -199,7 +231,7 @@ def _against_retry(state: State, shape: Shape, key: Key) -> Obstacle | None:
     phase = split_key(key)[0]
     if closed := _closed(state):
         return closed
-    if status not in ("failed", "retrying", "interrupted"):
+    if status not in ("failed", "retrying", "interrupted") and not _backs_off(sub_step_of(state, key)):
         return Obstacle("it has settled: reset it" if status in SETTLED else "it has not failed")
     if state["phases"][phase]["status"] == "completed":
         return Obstacle(f"{phase} is over: reset it")
@@ -210,17 +242,26 @@ def _against_retry(state: State, shape: Shape, key: Key) -> Obstacle | None:
     return undecided(state) or _stops_again(state, shape, {key}, "retry them together, or settle them by hand")
 
 
+def _backs_off(sub_step: SubStepState) -> bool:
+    """Whether it is a fan-out with items that wait to run again."""
+    return sub_step["items"] is not None and bool(sub_step["items"]["suspended"])
+
+
 def _against_reset(state: State, shape: Shape, key: Key) -> Obstacle | None:
-    if not is_whole(state) or state["status"] == "compensating":
+    if not is_whole(state) or state["undoing"]:
         return _closed(state)
     reset = [key, *followers(state, shape, key)]
-    if running := [each for each in reset if sub_step_of(state, each)["status"] == "in_progress"]:
+    if running := [each for each in reset if _runs(sub_step_of(state, each))]:
         return Obstacle(f"{_named(running)} in progress: pause the job, or settle them by hand", tuple(running))
     if len(reset) == 1 and not has_begun(sub_step_of(state, key)):
         return Obstacle("nothing has happened to it")
     if state["status"] in ("failed", *ENDED):
         return _stops_again(state, shape, set(reset), "retry or settle them first")
     return None
+
+
+def _runs(sub_step: SubStepState) -> bool:
+    return sub_step["status"] == "in_progress" and attempts_of(sub_step) > 0
 
 
 def _stops_again(state: State, shape: Shape, but: set[Key], instead: str) -> Obstacle | None:

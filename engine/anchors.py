@@ -77,7 +77,10 @@ def _why_different(store: Store, anchor: Anchor) -> str | None:
         if row is not None:
             same = row.hash == anchor.hash
             return None if same else f"the log was rewritten: its hash was {anchor.hash[:12]}… (is {row.hash[:12]}…)"
-        end = store.head(anchor.job_id).version
+        head = store.head(anchor.job_id)
+        end = head.version
+        if store.pruned(anchor.job_id):
+            return None if anchor.version < end or head.hash == anchor.hash else f"its hash was {anchor.hash[:12]}…"
     except JobNotFound:
         return f"the job was removed: it had {anchor.version} events"
     except (LogError, StoreDamaged) as error:

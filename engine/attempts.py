@@ -6,14 +6,11 @@ Whatever a handler does, exactly one outcome of it is posted; a handler cannot s
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import random
-import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +18,12 @@ from types import TracebackType
 from typing import Any
 
 from steplog.engine import facts as fact
+from steplog.engine import threads
 from steplog.engine.channel import Channel, refuse_unrecordable
 from steplog.engine.context import fields_of, open_draft
+from steplog.engine.deciding.draft import state_of
 from steplog.engine.definition import AnyDefinition, AnySubStep
-from steplog.engine.errors import AttemptOver, HandlerTimeout
+from steplog.engine.errors import AttemptOver, ContextReadOnly, HandlerTimeout
 from steplog.engine.facts import AttemptId, Fact
 from steplog.engine.inbox import Inbox
 from steplog.engine.policies import Cancelled, Retry, Skip
@@ -37,14 +36,18 @@ from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import escape
 from steplog.eventstore.errors import PayloadRefused, TransactionEnded
 from steplog.eventstore.limits import ERROR_MESSAGE_CHARS_MAX, TRACEBACK_CHARS_MAX
-from steplog.projections.plan import Key
+from steplog.projections.fan_out import results_of
+from steplog.projections.plan import Place
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State
+
+UNDOING = "#undo"
+"""What the name of an attempt's task says of a compensation."""
 
 _LOST_MAX = 3
 """How many transactions of a sub-step may be lost with their connection before that counts as its failure."""
 
-_NEVER_RETRIED = (PayloadRefused, AttemptOver, TransactionEnded)
+_NEVER_RETRIED = (PayloadRefused, AttemptOver, TransactionEnded, ContextReadOnly)
 """What would come out the same, or has had its effect already."""
 
 ENDING_S_MAX = 1.0
@@ -65,26 +68,34 @@ class Attempts:
         grace_s: float,
         transactional: Callable[[float | None], TransactionalAttempt],
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._definition = definition
         self._inbox = inbox
         self._input = input
         self._clock = clock
         self._grace_s = grace_s
         self._transactional = transactional
-        self._lost: Counter[Key] = Counter()
+        self._lost: Counter[Place] = Counter()
         self._running: dict[Channel, _Running] = {}
-        self.occupied: set[Key] = set()
+        self.occupied: set[Place] = set()
         """Sub-steps whose attempt was settled otherwise and whose handler is still running."""
-        self.stuck: set[Key] = set()
+        self.stuck: set[Place] = set()
         """Those that have outlived the grace period too."""
 
     def start(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
         """Call the handler of an attempt whose start is durable."""
         channel = Channel(of, self._inbox, self._clock)
-        call = _Call(of, self._definition.sub_steps[of.key], state, self._definition, self._input, channel)
-        name = f"{of.key}#{of.attempt}"
-        supervisor = asyncio.create_task(self._supervise(call, timeout_s), name=name)
+        call = _Call(of, self._called(of), state, self._definition, self._input, channel)
+        name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"
+        supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name)
         self._running[channel] = _Running(supervisor, supervisor.cancel)
+
+    def _called(self, of: AttemptId) -> AnySubStep:
+        """What is called: the sub-step's handler, or that of its compensation."""
+        sub_step: AnySubStep = self._definition.sub_steps[of.key]
+        undo = sub_step.undo if of.undoing else sub_step
+        assert undo is not None, of
+        return undo
 
     def cancel(self) -> None:
         """Ask every running handler to stop."""
@@ -95,7 +106,7 @@ class Attempts:
         """Ask every running handler to stop, and interrupt those that are async."""
         self.cancel()
         for channel, running in self._running.items():
-            if self._definition.sub_steps[channel.of.key].bindings.is_async:
+            if self._called(channel.of).bindings.is_async:
                 running.interrupt()
 
     def abandon_all_but(self, going: Collection[AttemptId]) -> None:
@@ -124,13 +135,13 @@ class Attempts:
     def _set_aside(self, channel: Channel) -> None:
         """The attempt is settled and its handler still runs: until it ends its sub-step cannot start again."""
         channel.end()
-        self.occupied.add(channel.of.key)
-        asyncio.get_running_loop().call_later(self._grace_s, self._count_as_stuck, channel)
+        self.occupied.add(channel.of.place)
+        self._loop.call_later(self._grace_s, self._count_as_stuck, channel)
 
     def _count_as_stuck(self, channel: Channel) -> None:
         """Say that the handler takes too long to end, if it has not."""
         if channel in self._running:
-            self.stuck.add(channel.of.key)
+            self.stuck.add(channel.of.place)
             self._inbox.wake()
 
     def end_transactions(self) -> None:
@@ -163,8 +174,8 @@ class Attempts:
         finally:
             del self._running[call.channel]
             if call.channel.cancelled:
-                self.occupied.discard(call.of.key)
-                self.stuck.discard(call.of.key)
+                self.occupied.discard(call.of.place)
+                self.stuck.discard(call.of.place)
                 self._inbox.wake()
 
     async def _watch(self, call: _Call, timeout_s: float | None) -> None:
@@ -192,27 +203,27 @@ class Attempts:
         self._running[call.channel].interrupt = attempt.expire
         try:
             async with attempt:
-                running = _in_thread(lambda: attempt.run(call.run_plain), name=f"steplog-{call.of.key}")
+                running = threads.in_thread(lambda: attempt.run(call.run_plain), name=f"steplog-{call.of.key}")
                 if await attempt.ends(running):
                     await self._end_transaction(call, attempt, running.result())
                     return
             await self._time_out(call, running, attempt.limit_s)
         finally:
-            self.occupied.discard(call.of.key)
+            self.occupied.discard(call.of.place)
             self._inbox.wake()
 
     def _commit_checkpoint(self, attempt: TransactionalAttempt, reached: fact.CheckpointReached) -> None:
         """In the handler's thread: should the commit be lost, no other attempt begins before this handler has ended."""
-        self.occupied.add(reached.of.key)
+        self.occupied.add(reached.of.place)
         attempt.checkpoint(reached)
-        self.occupied.discard(reached.of.key)
+        self.occupied.discard(reached.of.place)
 
     async def _end_transaction(self, call: _Call, attempt: TransactionalAttempt, outcome: Fact | None) -> None:
-        key = call.of.key
+        place = call.of.place
         if isinstance(outcome, fact.Completed):
             await attempt.record(outcome)
-        elif attempt.is_lost and self._lost[key] < _LOST_MAX:
-            self._lost[key] += 1
+        elif attempt.is_lost and self._lost[place] < _LOST_MAX:
+            self._lost[place] += 1
             self._inbox.post(attempt.recorder.interruption(call.of))
         elif outcome is not None:
             self._inbox.post(outcome)
@@ -256,7 +267,7 @@ class _Call:
         """The call under way: a task, or a thread."""
         if self.sub_step.bindings.is_async:
             return asyncio.create_task(self.run_async())
-        return _in_thread(self.run_plain, name=f"steplog-{self.of.key}")
+        return threads.in_thread(self.run_plain, name=f"steplog-{self.of.key}")
 
     async def run_async(self) -> Fact | None:
         started, own = self.channel.clock.monotonic(), _OwnError()
@@ -300,14 +311,22 @@ class _Call:
         for name, marker in bindings.results.items():
             source = sub_step_of(self.state, marker.sub_step.key)
             if source["status"] == "completed":
-                returns = self.definition.sub_steps[marker.sub_step.key].bindings.returns
-                kwargs[name] = load(source["result"], returns)
+                kwargs[name] = load(results_of(source), self.definition.sub_steps[marker.sub_step.key].returns)
             else:
                 kwargs[name] = marker.default
-        return ([self._step()] if bindings.wants_step else []), kwargs
+        of_item = [] if self.of.item is None else [load(self._input_of_item(), bindings.item)]
+        return [*of_item, *([self._step()] if bindings.wants_step else [])], kwargs
+
+    def _input_of_item(self) -> Any:
+        items = sub_step_of(self.state, self.of.key)["items"]
+        assert items is not None, self.of
+        assert self.of.item is not None, self.of
+        return items["inputs"][items["places"][self.of.item]]
 
     def _step(self) -> Step[Any, Any]:
-        recorded = sub_step_of(self.state, self.of.key)
+        recorded: Any = state_of(self.state, self.of)
+        if self.of.undoing:
+            recorded = {"draft": None, "cursor": None, **(recorded["compensation"] or {})}
         kind = self.definition.context_type
         draft = open_draft(kind, self.state["context"], recorded["draft"])
         self.channel.follow(draft, fields_of(open_draft(kind, self.state["context"])))
@@ -321,11 +340,14 @@ class _Call:
             generation=self.of.generation,
             idempotency_key=recorded["idempotency_key"] or "",
             cursor=load(recorded["cursor"], Any),
+            item=self.of.item,
             channel=self.channel,
         )
 
     def _completed(self, value: Any, started: float) -> Fact:
         self.channel.flush()
+        if self.of.undoing and self.channel.changed():
+            raise ContextReadOnly(f"the compensation of {self.of.key} wrote {', '.join(self.channel.changed())}")
         result, changed = dump(value, self.sub_step.bindings.returns, "result"), self.channel.changed()
         if result is not None or changed:
             refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
@@ -410,32 +432,3 @@ def _cancel(running: asyncio.Future[Fact | None]) -> bool:
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _in_thread(call: Callable[[], Fact | None], name: str) -> asyncio.Future[Fact | None]:
-    """Run in a daemon thread of its own: a handler that never ends must not keep the process alive."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[Fact | None] = loop.create_future()
-
-    def finish(called: Future[Fact | None]) -> None:
-        if ended.done():
-            return
-        if (error := called.exception()) is not None:
-            ended.set_exception(error)
-        else:
-            ended.set_result(called.result())
-
-    def body() -> None:
-        called: Future[Fact | None] = Future()
-        try:
-            called.set_result(call())
-        except BaseException as error:  # whatever it is, somebody waits for this thread
-            called.set_exception(error)
-        try:
-            loop.call_soon_threadsafe(finish, called)
-        except RuntimeError:
-            logger.debug("%s ended after its run; the log says that it was interrupted", name)
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(body,), name=name, daemon=True).start()
-    return ended

@@ -13,7 +13,7 @@ from steplog.eventstore.errors import SteplogError
 
 DEFAULT_URL = "sqlite:///steplog.db"
 CONFIG_FILE = "steplog.toml"
-_SETTINGS = dict.fromkeys(("database_url", "modules", "report_table"))
+_SETTINGS = dict.fromkeys(("database_url", "modules", "report_table", "notify"))
 
 
 class ConfigError(SteplogError):
@@ -36,6 +36,8 @@ class Config:
     modules: Setting
     report_table: Setting
     """The table of a page's own that takes the place of ours; None is ours."""
+    notify: Setting
+    """Webhooks that are told what becomes of jobs, each a table of the config file."""
 
 
 def read_config(
@@ -70,6 +72,7 @@ def read_config(
             (in_file.get("report_table"), str(path)),
             (None, "default"),
         ),
+        notify=_first((in_file.get("notify"), str(path)), ([], "default")),
     )
 
 

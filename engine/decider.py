@@ -8,22 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from steplog.engine import facts as fact
+from steplog.engine.deciding import undoing
 from steplog.engine.deciding.deadlines import deadlines_of, exceeded, fail_late, job_is_late
 from steplog.engine.deciding.draft import Draft, in_progress
+from steplog.engine.deciding.fan_outs import due_items, expand, settle
+from steplog.engine.deciding.keys import idempotency_key
 from steplog.engine.deciding.outcomes import take
 from steplog.engine.deciding.suspects import a_suspect_runs, is_suspect
 from steplog.engine.deciding.waits import begin_wait, end_waits
 from steplog.engine.facts import Fact, Situation
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import seconds_between
+from steplog.projections.fan_out import (
+    attempts_in,
+    attempts_of,
+    expanded_in,
+    is_expanded,
+    item_of,
+    next_item_due,
+    suspended_in,
+    suspended_of,
+)
 from steplog.projections.job_rules import WAITS
-from steplog.projections.plan import Key, Shape, key_of, split_key
+from steplog.projections.plan import Key, Shape, key_of, key_of_place, place_of, shown_place, split_key
 from steplog.projections.readiness import blocking_failure, in_order, sub_step_of, unmet_needs
-from steplog.projections.state import SETTLED, State, SubStepState, current_phase
+from steplog.projections.state import SETTLED, PhaseState, State, SubStepState, current_phase
+from steplog.projections.undoing import next_undo_due
 
 __all__ = ["Decision", "decide", "idempotency_key", "in_progress", "next_due"]
 
@@ -40,6 +53,10 @@ class Decision:
     state: State
     questions: Sequence[Key]
     """Sub-steps that could start but for their `when=`: decide again with answers, before appending."""
+    unlisted: Sequence[Key]
+    """Fan-outs whose items have to be listed: decide again with them, before appending."""
+    unfinished: bool
+    """Whether more follows at once from what is appended: it would have been too much for one append."""
     unrecorded: Sequence[Fact]
     """Facts of attempts that were settled otherwise, of which no event tells."""
 
@@ -52,12 +69,14 @@ def decide(state: State, shape: Shape, happened: Iterable[Fact], now: str, situa
     deciding.advance()
     if situation.release_after_s is not None:
         deciding.give_back_if_idle(situation.release_after_s)
-    return Decision(deciding.events, deciding.state, deciding.questions, deciding.unrecorded)
-
-
-def idempotency_key(job_id: str, key: Key, generation: int, item: str | None = None) -> str:
-    """The same for every attempt of a sub-step in one generation, and for nothing else."""
-    return sha256("\n".join((job_id, key, item or "", str(generation))).encode()).hexdigest()[:32]
+    return Decision(
+        deciding.events,
+        deciding.state,
+        deciding.questions,
+        deciding.unlisted,
+        deciding.unfinished,
+        deciding.unrecorded,
+    )
 
 
 def next_due(state: State, decided_at: str) -> str | None:
@@ -65,11 +84,18 @@ def next_due(state: State, decided_at: str) -> str | None:
 
     What was due then and has not started waits for something else: for room, or for a thread to end.
     """
+    if state["undoing"] and state["status"] == "compensating":
+        due_at = next_undo_due(state, Shape.of(state["plan"]))
+        return due_at if due_at and due_at > decided_at else None
     phase = current_phase(state)
     if phase is None or state["status"] != "running":
         return None
     of_phase = state["phases"][phase]
-    due = (*(_due_at(of_phase["sub_steps"][name]) for name in of_phase["suspended"]), *deadlines_of(state, phase))
+    due = (
+        *(_due_at(of_phase["sub_steps"][name]) for name in of_phase["suspended"]),
+        *(instant for items in expanded_in(of_phase) for instant in next_item_due(items)),
+        *deadlines_of(state, phase),
+    )
     return min((instant for instant in due if instant and instant > decided_at), default=None)
 
 
@@ -83,6 +109,8 @@ class _Deciding(Draft):
 
     def advance(self) -> None:
         """Go on until something has to be waited for."""
+        if self.state["undoing"] and self.state["status"] == "compensating":
+            undoing.go_on(self)
         while self.state["status"] == "running" and not self.situation.stopping:
             if self.state["requested"] is not None:
                 self._obey()
@@ -96,21 +124,28 @@ class _Deciding(Draft):
     def give_back_if_idle(self, release_after_s: float) -> None:
         """Give the job back where only a time far off, or a signal, moves it: meanwhile it holds nothing."""
         state, situation = self.state, self.situation
-        if state["status"] != "running" or self.questions or situation.stopping or in_progress(state):
+        if state["status"] != "running" or self._asks or situation.stopping or in_progress(state):
             return
-        if state["requested"] is not None or situation.occupied:
+        if state["requested"] is not None or situation.occupied or situation.suspects_wait:
             return
         due = next_due(state, self.now)
         if due is None or seconds_between(self.now, due) > release_after_s:
             self.emit(ev.JobReleased(reason=WAITS, wake_at=due))
+
+    @property
+    def _asks(self) -> bool:
+        """Whether there is something to do at once, with an answer or without."""
+        return bool(self.questions or self.unlisted or self.unfinished)
 
     def _obey(self) -> None:
         """Do what a person asked for once nothing is in progress; until then nothing new starts."""
         if in_progress(self.state):
             return
         who = self.state["requested_by"] or {"by": "engine"}
-        pausing = self.state["requested"] == "pause"
-        self.emit(ev.JobPaused(**who) if pausing else ev.JobCancelled(**who))
+        if self.state["requested"] == "pause":
+            self.emit(ev.JobPaused(**who))
+        elif not undoing.begin(self, "cancelled"):
+            self.emit(ev.JobCancelled(**who))
 
     def _gives_up_late(self, phase: str) -> bool:
         """Fail a job that has had its time once nothing is in progress; whether it has."""
@@ -137,7 +172,7 @@ class _Deciding(Draft):
                 return False
             self.emit(ev.PhaseCompleted(phase=phase))
             return True
-        if self.state["phases"][phase]["in_progress"] or self._has_begun_and_goes_on(phase):
+        if attempts_in(self.state["phases"][phase]) or self._has_begun_and_goes_on(phase):
             return False
         self._fail_phase(phase, failure, sub_step_of(self.state, failure)["error"] or {})
         return True
@@ -145,12 +180,14 @@ class _Deciding(Draft):
     def _has_begun_and_goes_on(self, phase: str) -> bool:
         """Whether an attempt is to come of what had one; what only waits does not hold a failure up."""
         of_phase = self.state["phases"][phase]
-        return any(of_phase["sub_steps"][name]["status"] != "waiting" for name in of_phase["suspended"])
+        return any(of_phase["sub_steps"][name]["status"] != "waiting" for name in of_phase["suspended"]) or any(
+            items["suspended"] for items in expanded_in(of_phase)
+        )
 
     def _start_what_can(self, phase: str) -> Key | None:
         """Start and skip until nothing more follows; the failure, if any, because of which nothing new may start."""
         while True:
-            self.questions = []
+            self.questions, self.unlisted = [], []
             if self.shape.waits[phase]:
                 end_waits(self, phase)
             failure = blocking_failure(self.state, self.shape, phase)
@@ -158,13 +195,16 @@ class _Deciding(Draft):
                 continue
             if self.shape.waits[phase] and self._begin_waits(phase, restarts_only=failure is not None):
                 continue
+            if self.shape.fan_outs[phase] and self._move_fan_outs(phase, restarts_only=failure is not None):
+                continue
             self._start_due(phase, restarts_only=failure is not None)
             return failure
 
     def _fail_phase(self, phase: str, failure: Key, error: fact.ErrorData) -> None:
         failed = [key for key in self.shape.of_phase[phase] if sub_step_of(self.state, key)["status"] == "failed"]
         self.emit(ev.PhaseFailed(phase=phase, failed=failed))
-        self.emit(ev.JobFailed(error=error, phase=phase, sub_step=split_key(failure)[1]))
+        if not undoing.begin(self, "failed"):
+            self.emit(ev.JobFailed(error=error, phase=phase, sub_step=split_key(failure)[1]))
 
     def _park(self, phase: str) -> bool:
         """Stop for a person once nothing is in progress; whether the job is stopping for that reason."""
@@ -176,17 +216,27 @@ class _Deciding(Draft):
         return cause is not None
 
     def _cause_to_park(self, phase: str) -> tuple[Any, Key, str] | None:
-        for key, fields in self.state["refused"].items():
-            return "context conflict", key, f"{key} wrote {', '.join(fields)}, which a sibling or a person had written"
-        for key in in_order(self.shape, phase, self.state["phases"][phase]["suspended"]):
-            sub_step = sub_step_of(self.state, key)
-            if sub_step["status"] == "interrupted" and sub_step["reason"] not in (None, "commit unknown"):
-                if sub_step["interruptions"] >= self.situation.interruptions_max:
-                    return "crash loop", key, f"{key} was interrupted {sub_step['interruptions']} times"
-                if self.shape.sub_steps[key]["on_interrupt"] == "hold":
-                    return "held interruption", key, f"{key} was interrupted and its effect may have happened"
-            if key in self.situation.stuck:
-                return "stuck handler", key, f"{key} timed out and its handler does not end"
+        for place, fields in self.state["refused"].items():
+            wrote = f"{shown_place(place)} wrote {', '.join(fields)}, which a sibling or a person had written"
+            return "context conflict", key_of_place(place), wrote
+        for key in in_order(self.shape, phase, suspended_in(self.state["phases"][phase])):
+            for item, sub_step in suspended_of(sub_step_of(self.state, key)):
+                place = place_of(*split_key(key), item)
+                if sub_step["status"] == "interrupted" and sub_step["reason"] not in (None, "commit unknown"):
+                    if sub_step["interruptions"] >= self.situation.interruptions_max:
+                        return (
+                            "crash loop",
+                            key,
+                            f"{shown_place(place)} was interrupted {sub_step['interruptions']} times",
+                        )
+                    if self.shape.sub_steps[key]["on_interrupt"] == "hold":
+                        return (
+                            "held interruption",
+                            key,
+                            f"{shown_place(place)} was interrupted and its effect may have happened",
+                        )
+                if place in self.situation.stuck:
+                    return "stuck handler", key, f"{shown_place(place)} timed out and its handler does not end"
         return None
 
     def _settle_what_cannot_run(self, phase: str) -> bool:
@@ -216,14 +266,58 @@ class _Deciding(Draft):
         """Start what is due, in the order of declaration, as far as there is room."""
         of_phase = self.state["phases"][phase]
         names = [*of_phase["suspended"], *(() if restarts_only else of_phase["ready"])]
+        if self.shape.fan_outs[phase]:
+            names += [name for name in of_phase["in_progress"] if is_expanded(of_phase["sub_steps"][name])]
         if not names:
             return
-        bound = self.shape.phases[phase].get("parallel", len(of_phase["sub_steps"]))
+        bound = self.shape.phases[phase].get("parallel")
         for key in in_order(self.shape, phase, names):
-            if len(self.state["phases"][phase]["in_progress"]) >= bound:
+            if not self._has_room(phase, bound):
                 return
-            if self._is_due(key) and self._is_clear(key):
+            if sub_step_of(self.state, key)["items"] is not None:
+                self._start_items(key, bound, restarts_only=restarts_only)
+            elif self._is_due(key) and self._is_clear(key):
                 self._start(key)
+
+    def _has_room(self, phase: str, bound: int | None) -> bool:
+        return bound is None or attempts_in(self.state["phases"][phase]) < bound
+
+    def _start_items(self, key: Key, bound: int | None, *, restarts_only: bool) -> None:
+        """Start items of a fan-out that is expanded, as far as there is room in it and in its phase."""
+        phase = split_key(key)[0]
+        limit = self.shape.fan_outs[phase][key]["parallel"]
+        for item in due_items(self, key, restarts_only=restarts_only):
+            if not self._has_room(phase, bound) or attempts_of(sub_step_of(self.state, key)) >= limit:
+                return
+            if self._is_clear(key, item):
+                self._start(key, item)
+
+    def _move_fan_outs(self, phase: str, *, restarts_only: bool) -> bool:
+        """Ask for the items of fan-outs, record them, and settle what has none left; whether anything was moved."""
+        of_phase = self.state["phases"][phase]
+        moved = False
+        for key in self.shape.fan_outs[phase]:
+            sub_step = sub_step_of(self.state, key)
+            if is_expanded(sub_step) and sub_step["status"] == "in_progress":
+                moved |= settle(self, key)
+            elif not restarts_only and self._may_expand(of_phase, key):
+                moved |= self._expand(key)
+        return moved
+
+    def _may_expand(self, of_phase: PhaseState, key: Key) -> bool:
+        name = split_key(key)[1]
+        return name in of_phase["in_progress"] or (name in of_phase["ready"] and self._answer(key) is True)
+
+    def _expand(self, key: Key) -> bool:
+        listed = self.situation.items.get(key)
+        if listed is None:
+            self.unlisted.append(key)
+        if listed is None or self.unfinished:
+            return False
+        expand(self, key, listed)
+        sub_step = sub_step_of(self.state, key)
+        self.unfinished = sub_step["status"] == "in_progress" and not is_expanded(sub_step)
+        return not self.unfinished
 
     def _begin_waits(self, phase: str, *, restarts_only: bool) -> bool:
         """Let what only waits begin to, whether there is room or not; whether anything did."""
@@ -240,10 +334,11 @@ class _Deciding(Draft):
         of_phase = self.state["phases"][phase]
         return name in of_phase["ready"] or name in of_phase["suspended"]
 
-    def _is_clear(self, key: Key) -> bool:
+    def _is_clear(self, key: Key, item: str | None = None) -> bool:
         """Suspects run one at a time: in the job, and in its worker."""
-        waits = self.situation.suspects_wait or a_suspect_runs(self.state)
-        return not (is_suspect(self.state, key) and waits)
+        if not is_suspect(self.state, key, item):
+            return True
+        return not (self.situation.suspects_wait or a_suspect_runs(self.state))
 
     def _is_due(self, key: Key) -> bool:
         sub_step = sub_step_of(self.state, key)
@@ -254,18 +349,21 @@ class _Deciding(Draft):
             and self._answer(key) is True
         )
 
-    def _start(self, key: Key) -> None:
+    def _start(self, key: Key, item: str | None = None) -> None:
         plan, sub_step = self.shape.sub_steps[key], sub_step_of(self.state, key)
+        if item is not None:
+            sub_step = item_of(sub_step, item)
         phase, name = split_key(key)
         self.emit(
             ev.SubStepStarted(
                 phase=phase,
                 sub_step=name,
+                item=item,
                 generation=sub_step["generation"],
                 attempt=sub_step["attempts"] + 1,
-                idempotency_key=idempotency_key(self.state["job_id"], key, sub_step["key_generation"]),
-                needs=[*plan["after"], *plan["needs"]],
-                when=True if plan["when"] else None,
+                idempotency_key=idempotency_key(self.state["job_id"], key, sub_step["key_generation"], item),
+                needs=[] if item is not None else [*plan["after"], *plan["needs"]],
+                when=True if plan["when"] and item is None else None,
             )
         )
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Concatenate, Generic, Protocol, overload
+from typing import Any, Concatenate, Generic, Literal, overload
 
 from pydantic import ValidationError
 from typing_extensions import ParamSpec, TypeVar
 
 from steplog.engine.context import Context
 from steplog.engine.errors import DefinitionError
-from steplog.engine.injection import MISSING, Bindings, Produces, bindings_of, refuse_unfilled
+from steplog.engine.injection import MISSING, Produces
 from steplog.engine.limits import Limit
-from steplog.engine.policies import Duration, Retry, Skip, retry_of, seconds_of
+from steplog.engine.mapping import Maps
+from steplog.engine.policies import Duration, Retry, Skip, seconds_of
 from steplog.engine.step import Job, NoInput, Step
+from steplog.engine.sub_step import AnySubStep, FanOut, Options, Plain, SubStep
 from steplog.engine.transaction import Transaction
 from steplog.engine.values import dump
 from steplog.eventstore.codec import check_name
@@ -25,83 +26,13 @@ from steplog.projections.plan import Key, OnInterrupt, WaitPlan, key_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-Out = TypeVar("Out")
 I = TypeVar("I", default=NoInput)  # noqa: E741  # the field's usual letter for an input type
 C = TypeVar("C", bound=Context, default=Context)
 
+__all__ = ["AnyDefinition", "AnySubStep", "Declares", "Decorator", "Definition", "Options", "Phase", "SubStep"]
+
 MAIN_PHASE = "main"
 """The phase of sub-steps declared on the workflow itself."""
-
-
-class Plain(Protocol[P, R_co]):
-    """A handler whose every parameter has a default."""
-
-    @overload
-    def __call__(self) -> R_co: ...
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-
-class SubStep(Produces[R], Generic[P, Out, R]):
-    """A declared sub-step. Calling it calls its handler, without an engine."""
-
-    def __init__(self, handler: Callable[P, Out], phase: str, name: str, options: Options) -> None:
-        self.handler = handler
-        self.phase = phase
-        self.name = name
-        self.options = options
-        self.bindings: Bindings = bindings_of(handler, f"{phase}/{name}")
-        self.__doc__ = handler.__doc__
-        self.__name__ = name
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Out:
-        """Call the handler as a unit test would. Raises TypeError where an injected parameter was not passed."""
-        refuse_unfilled(self.handler, args, kwargs)
-        return self.handler(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<sub-step {self.key}>"
-
-
-AnySubStep = SubStep[..., Any, Any]
-
-
-class Options:
-    """How a sub-step runs: edges, policies, condition."""
-
-    def __init__(
-        self,
-        *,
-        name: str | None = None,
-        after: Iterable[Produces[Any]] = (),
-        when: Callable[[Job[Any, Any]], bool | Skip] | None = None,
-        optional: bool = False,
-        retry: Retry | int | None = None,
-        timeout: Duration | None = None,
-        deadline: Duration | None = None,
-        on_interrupt: OnInterrupt = "retry",
-        wait: WaitPlan | None = None,
-    ) -> None:
-        self.name = name
-        self.wait = wait
-        self.has_default = False
-        self.default: Any = None
-        """The result of a wait that is over without its signal, as plain JSON, if it has one."""
-        if isinstance(after, Produces):
-            raise DefinitionError(f"after= takes a list: after=[{after.name}]")
-        self.after = tuple(after)
-        self.when = when
-        self.optional = optional
-        self.retry = retry_of(retry)
-        self.on_interrupt: OnInterrupt = on_interrupt
-        self.timeout_s = None if timeout is None else seconds_of(timeout)
-        self.deadline_s = None if deadline is None else seconds_of(deadline)
-        for edge in self.after:
-            if not isinstance(edge, Produces):
-                raise DefinitionError(f"after= takes sub-steps, not {edge!r}")
-        if inspect.iscoroutinefunction(when):
-            raise DefinitionError("when= is asked between two appends and cannot be async: let a sub-step find out")
 
 
 class Decorator(Generic[I, C]):
@@ -132,12 +63,8 @@ class Decorator(Generic[I, C]):
         return self._declare(handler, self._options)
 
 
-class Declares(ABC, Generic[I, C]):
+class Declares(Maps[I, C]):
     """Where sub-steps are declared: a phase, or a workflow's one unnamed phase."""
-
-    @abstractmethod
-    def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:
-        """Take a handler in under its name."""
 
     @overload
     def sub_step(
@@ -179,6 +106,28 @@ class Declares(ABC, Generic[I, C]):
         """
         decorator: Decorator[I, C] = Decorator(self._declare, Options(**options))
         return decorator if handler is None else decorator(handler)
+
+    def compensate(
+        self,
+        sub_step: Produces[Any],
+        /,
+        *,
+        retry: Retry | int | None = None,
+        timeout: Duration | None = None,
+    ) -> Decorator[I, C]:
+        """Declare how a completed sub-step's effect is undone: `@phase.compensate(charge, retry=5)`.
+
+        Undone are the sub-steps that have completed, the last one first, one at a time, before a job ends in one of the
+        ways that its workflow names with `compensate_on`. The handler may ask for the sub-step's own result, and for
+        others with a default; it has an idempotency key of its own, and writes no context. Raises DefinitionError.
+        """
+        return Decorator(
+            lambda handler, options: self._undo(sub_step, handler, options), Options(retry=retry, timeout=timeout)
+        )
+
+    @abstractmethod
+    def _undo(self, of: Produces[Any], handler: Callable[..., Any], options: Options) -> AnySubStep:
+        """Take a compensation in."""
 
     def sleep(
         self,
@@ -253,30 +202,40 @@ class Phase(Declares[I, C]):
         self.parallel = parallel
         self.sub_steps: dict[str, AnySubStep] = {}
 
-    def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:
+    def _declare(self, handler: Callable[..., Any], options: Options, fan_out: FanOut | None = None) -> AnySubStep:
         name = _named(options.name or getattr(handler, "__name__", ""), f"sub-step of {self.name}")
         if name in self.sub_steps:
             raise DefinitionError(f"{key_of(self.name, name)} is declared twice")
-        sub_step: AnySubStep = SubStep(handler, self.name, name, options)
-        for edge in (*options.after, *(marker.sub_step for marker in sub_step.bindings.results.values())):
+        sub_step: AnySubStep = SubStep(handler, self.name, name, options, fan_out)
+        for edge in (*options.after, *(source.sub_step for source in sub_step.sources)):
             self.workflow.check_edge(sub_step, edge)
         self.sub_steps[name] = sub_step
         self.workflow.sub_steps[sub_step.key] = sub_step
         self.workflow.outset = None
         return sub_step
 
+    def _undo(self, of: Produces[Any], handler: Callable[..., Any], options: Options) -> AnySubStep:
+        return self.workflow._undo(of, handler, options)
+
 
 class Definition(Declares[I, C]):
     """A workflow's shape: everything that deciding and running need to know of it."""
 
     def __init__(
-        self, name: str, input_type: type[I], context_type: type[C], version: str, deadline: Duration | None = None
+        self,
+        name: str,
+        input_type: type[I],
+        context_type: type[C],
+        version: str,
+        deadline: Duration | None = None,
+        compensate_on: Iterable[CompensateOn] = (),
     ) -> None:
         self.name = _named(name, "workflow")
         self.version = version
         self.input_type = input_type
         self.context_type = context_type
         self.deadline_s = None if deadline is None else seconds_of(deadline)
+        self.compensate_on = _ends(compensate_on, name)
         _check_context(context_type, name)
         self.phases: dict[str, Phase[I, C]] = {}
         self.sub_steps: dict[Key, AnySubStep] = {}
@@ -299,10 +258,25 @@ class Definition(Declares[I, C]):
         self.outset = None
         return phase
 
-    def _declare(self, handler: Callable[..., Any], options: Options) -> AnySubStep:
+    def _declare(self, handler: Callable[..., Any], options: Options, fan_out: FanOut | None = None) -> AnySubStep:
         if MAIN_PHASE not in self.phases:
             self.phase(MAIN_PHASE)
-        return self.phases[MAIN_PHASE]._declare(handler, options)
+        return self.phases[MAIN_PHASE]._declare(handler, options, fan_out)
+
+    def _undo(self, of: Produces[Any], handler: Callable[..., Any], options: Options) -> AnySubStep:
+        undone = self.sub_steps.get(of.key) if isinstance(of, Produces) else None
+        if undone is None or undone is not of:
+            raise DefinitionError(f"compensate() takes a sub-step of {self.name}, not {of!r}")
+        if undone.undo is not None:
+            raise DefinitionError(f"the compensation of {undone.key} is declared twice")
+        undo: AnySubStep = SubStep(handler, undone.phase, undone.name, options)
+        for source in undo.sources:
+            if source.sub_step is not undone and not source.has_default:
+                needed = f"the compensation of {undone.key} needs the result of {source.sub_step.key}"
+                raise DefinitionError(f"{needed}, which may not have completed: give result() a default")
+        undone.undo = undo
+        self.outset = None
+        return undo
 
     def check_edge(self, sub_step: AnySubStep, edge: Produces[Any]) -> None:
         """Raise DefinitionError for an edge from another workflow or from a later phase."""
@@ -314,6 +288,17 @@ class Definition(Declares[I, C]):
 
 
 AnyDefinition = Definition[Any, Any]
+
+
+CompensateOn = Literal["failed", "cancelled"]
+"""The ends of a job before which what has completed is undone."""
+
+
+def _ends(given: Iterable[CompensateOn], workflow: str) -> list[CompensateOn]:
+    ends: list[Any] = [given] if isinstance(given, str) else list(given)
+    if unknown := [end for end in ends if end not in ("failed", "cancelled")]:
+        raise DefinitionError(f"workflow {workflow}: compensate_on={unknown} is neither 'failed' nor 'cancelled'")
+    return sorted(set(ends))
 
 
 def _waiting(payload: Any) -> Callable[[], Any]:

@@ -30,6 +30,14 @@ class ValueRefused(SteplogError, ValueError):
         self.problems = problems
 
 
+class ContextReadOnly(SteplogError, TypeError):
+    """A compensation changed the context: it undoes what its sub-step did elsewhere, and writes nothing to be read."""
+
+
+class ItemsRefused(SteplogError, ValueError):
+    """What a fan-out is to run over is no list of items with keys of their own."""
+
+
 class ActionRefused(WrongState):
     """A person may not do that with the job, or with one of its sub-steps, as it is now."""
 
@@ -55,6 +63,16 @@ class ActionRefused(WrongState):
         self.sub_step = sub_step
         self.blocked_by = list(blocked_by)
         """The sub-steps that are in the way."""
+
+
+class NoFanOut(SteplogError):
+    """The sub-step has no items: it is no fan-out, or they have not been listed yet."""
+
+    def __init__(self, job_id: str, sub_step: str, *, listed: bool) -> None:
+        why = "its items have not been listed yet" if listed else "it is no fan-out"
+        super().__init__(f"sub-step {sub_step} of job {job_id} has no items: {why}")
+        self.job_id = job_id
+        self.sub_step = sub_step
 
 
 class VersionChanged(SteplogError):
@@ -111,6 +129,16 @@ class PlanMismatch(SteplogError):
         super().__init__(f"job {job_id} runs on another plan than the code has: {'; '.join(differences)}")
         self.job_id = job_id
         self.differences = differences
+
+
+class PlanNotAdopted(PlanMismatch):
+    """The job cannot go on with the plan that the code has: something that has happened would lose its meaning."""
+
+    def __init__(self, job_id: str, differences: list[str], obstacles: list[str]) -> None:
+        SteplogError.__init__(self, f"job {job_id} cannot go on with the code's plan: {'; '.join(obstacles)}")
+        self.job_id = job_id
+        self.differences = differences
+        self.obstacles = obstacles
 
 
 class DataMismatch(PlanMismatch):
@@ -261,6 +289,15 @@ class ImportRefused(SteplogError, ValueError):
     def __init__(self, line: int, why: str) -> None:
         super().__init__(f"line {line} of the import: {why}")
         self.line = line
+
+
+class AdoptionRefused(SteplogError, ValueError):
+    """The row cannot become a job of that workflow."""
+
+    def __init__(self, row: str, why: str) -> None:
+        super().__init__(f"{row} was not adopted: {why}")
+        self.row = row
+        self.why = why
 
 
 class ImportConflict(SteplogError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from steplog.projections.plan import Key, key_of
+from steplog.projections.plan import Key, Place, key_of, place_of
 
 ErrorData = dict[str, Any]
 """`{type, message, traceback, retryable}`."""
@@ -23,10 +23,25 @@ class AttemptId(NamedTuple):
     sub_step: str
     generation: int
     attempt: int
+    item: str | None = None
+    undoing: bool = False
+    """Whether it is an attempt of its compensation."""
 
     @property
     def key(self) -> Key:
         return key_of(self.phase, self.sub_step)
+
+    @property
+    def place(self) -> Place:
+        """What cannot run twice at once."""
+        return place_of(self.phase, self.sub_step, self.item, undoing=self.undoing)
+
+
+class Listed(NamedTuple):
+    """An item of a fan-out as the log keeps it."""
+
+    key: str
+    input: Any
 
 
 class Completed(NamedTuple):
@@ -103,9 +118,9 @@ Fact = Completed | Failed | SkipRaised | CheckpointReached | Progressed | Logged
 class Situation(NamedTuple):
     """What deciding depends on beside the log."""
 
-    occupied: Set[Key] = frozenset()
-    """Sub-steps whose earlier attempt is still running although it was settled: they cannot start."""
-    stuck: Set[Key] = frozenset()
+    occupied: Set[Place] = frozenset()
+    """Sub-steps and items whose earlier attempt is still running although it was settled: they cannot start."""
+    stuck: Set[Place] = frozenset()
     """Those of them that have not ended within the grace period."""
     release_after_s: float | None = None
     """A job that only waits, for longer than that, is given back; None where whoever runs it waits for its end."""
@@ -115,6 +130,8 @@ class Situation(NamedTuple):
     """Another of the worker's jobs runs what may kill the process: here nothing like that starts."""
     answers: Mapping[Key, Answer] = MappingProxyType({})
     """What conditions have said that is not recorded yet."""
+    items: Mapping[Key, Sequence[Listed] | ErrorData] = MappingProxyType({})
+    """The items of fan-outs that are not all recorded yet, or why there are none."""
     unfit: Mapping[tuple[Key, str], ErrorData] = MappingProxyType({})
     """By sub-step that waits and id of a signal, why the payload is not what the sub-step waits for."""
     interruptions_max: int = 3

@@ -10,9 +10,10 @@ from steplog.engine.deciding.draft import error_of
 from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.facts import ErrorData
 from steplog.engine.values import load, problems_of
+from steplog.projections.fan_out import items_of, results_of
 from steplog.projections.plan import Key, Shape
 from steplog.projections.readiness import sub_step_of
-from steplog.projections.state import SETTLED, State, SubStepStatus
+from steplog.projections.state import SETTLED, State, SubStepState, SubStepStatus
 
 
 def misfits(state: State, definition: AnyDefinition) -> list[str]:
@@ -26,12 +27,27 @@ def misfits(state: State, definition: AnyDefinition) -> list[str]:
         marker.sub_step.key
         for key, sub_step in definition.sub_steps.items()
         if _may_run(sub_step_of(state, key)["status"], sub_step)
-        for marker in sub_step.bindings.results.values()
+        for marker in sub_step.sources
     }
     for key, source in definition.sub_steps.items():
         if key in needed and sub_step_of(state, key)["status"] == "completed":
-            found += _misfit(f"result of {key}", sub_step_of(state, key)["result"], source.bindings.returns)
+            found += _misfit(f"result of {key}", results_of(sub_step_of(state, key)), source.returns)
+    for key, sub_step in definition.sub_steps.items():
+        if sub_step.fan_out is not None:
+            found += _misfits_of_items(sub_step_of(state, key), sub_step)
     return found
+
+
+def _misfits_of_items(recorded: SubStepState, sub_step: AnySubStep) -> list[str]:
+    """What the handler would refuse of the items that may run yet; the first is enough."""
+    if recorded["items"] is None or not _may_run(recorded["status"], sub_step):
+        return []
+    for item in items_of(recorded):
+        if item.state["status"] not in ("completed", "skipped") and (
+            found := _misfit(f"item {item.key} of {sub_step.key}", item.input, sub_step.bindings.item)
+        ):
+            return found
+    return []
 
 
 def unfit_signals(state: State, shape: Shape, definition: AnyDefinition) -> dict[tuple[Key, str], ErrorData]:

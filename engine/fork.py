@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any, Final, Unpack
 
 from steplog.engine.allowed import require, stops_the_job
+from steplog.engine.chunks import chunks_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.given import given_context, given_input, given_name
 from steplog.engine.history import Loaded, load
@@ -24,8 +25,9 @@ from steplog.eventstore.events import Event, EventData, JobForked, SubStepInheri
 from steplog.eventstore.store import Head, NewJob, Proposal, Store
 from steplog.projections.context_rules import OPERATOR, UNSET, writes_of
 from steplog.projections.evolve import Evolution, evolve, fold
+from steplog.projections.fan_out import is_expanded, to_inherit
 from steplog.projections.head import head_of
-from steplog.projections.plan import Key, Shape, key_of, split_key
+from steplog.projections.plan import Key, Shape, key_of, key_of_place, split_key
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import ENDED, SETTLED, State, is_whole
 
@@ -37,7 +39,7 @@ BYTES_MAX = 4 << 20
 AS_IT_WAS: Final = object()
 """The parent's input."""
 
-_SETTLES = frozenset({"SubStepCompleted", "SubStepFailed", "SubStepSkipped", "SubStepInherited"})
+_SETTLES = frozenset({"SubStepExpanded", "SubStepCompleted", "SubStepFailed", "SubStepSkipped", "SubStepInherited"})
 
 
 def fork(
@@ -79,7 +81,7 @@ def fork(
     )
     fork_id, now = clock.new_id(), clock.now()
     if how.get("dry_run"):
-        return Appended(_begun(fork_id, [forked, *inherited], now), [forked, *inherited])
+        return Appended(begun(fork_id, [forked, *inherited], now), [forked, *inherited])
     asked = [job_id, at, edits, list(unset), None if input is AS_IT_WAS else [forked.input]]
     made = _create(store, fork_id, [forked, *_chunk(inherited)], now, clock, asked)
     if made == fork_id:
@@ -124,34 +126,57 @@ class _Past:
         shape = Shape.of(state["plan"])
         keys = [key for key in shape.sub_steps if _is_inherited(state, shape, key)]
         return [
-            _copy(state, key, self._written_by(key, edited), self.settled_at[key])
+            copy
             for key in sorted(keys, key=self.settled_at.__getitem__)
+            for copy in _copies(state, key, self._written_by(key, edited), self.settled_at[key])
         ]
 
     def _written_by(self, key: Key, edited: set[str]) -> dict[str, Any]:
-        return {
-            field: self.written[field, key]
-            for field, writers in self.parent.state["writers"].items()
-            if field not in edited and writers.get(key, 0) > writers.get(OPERATOR, 0)
-        }
+        """What it wrote last, or its items did: in the fork all of that is the group's."""
+        written = {}
+        for field, writers in self.parent.state["writers"].items():
+            of_key = [writer for writer in writers if writer != OPERATOR and key_of_place(writer) == key]
+            latest = max(of_key, key=writers.__getitem__, default=None)
+            if field not in edited and latest is not None and writers[latest] > writers.get(OPERATOR, 0):
+                written[field] = self.written[field, latest]
+        return written
 
 
 def _is_inherited(state: State, shape: Shape, key: Key) -> bool:
-    """Whether it has settled for good: it neither stopped the job nor was undone."""
+    """Whether it has settled for good: it neither stopped the job nor was undone. A fan-out needs only be expanded."""
     sub_step = sub_step_of(state, key)
+    if is_expanded(sub_step):
+        return not sub_step["compensation"]
     return sub_step["status"] in SETTLED and not sub_step["compensation"] and not stops_the_job(state, shape, key)
+
+
+def _copies(state: State, key: Key, written: dict[str, Any], from_event: int) -> list[SubStepInherited]:
+    """A sub-step in one event; a fan-out in as many as its items fill, of which the last says how it stands."""
+    sub_step = sub_step_of(state, key)
+    whole = _copy(state, key, written, from_event)
+    if not is_expanded(sub_step):
+        return [whole]
+    chunks = chunks_of(to_inherit(sub_step), lambda item: len(encode(item)))
+    parts = [
+        whole.model_copy(
+            update={"items": chunk, "group": str(from_event), "status": "in_progress", "context_written": {}}
+        )
+        for chunk in chunks
+    ]
+    return [*parts[:-1], whole.model_copy(update={"items": chunks[-1], "group": str(from_event)})]
 
 
 def _copy(state: State, key: Key, written: dict[str, Any], from_event: int) -> SubStepInherited:
     phase, name = split_key(key)
     sub_step = sub_step_of(state, key)
-    assert sub_step["status"] in ("completed", "failed", "skipped"), key
+    settled = sub_step["status"] in SETTLED and not stops_the_job(state, Shape.of(state["plan"]), key)
+    status: Any = sub_step["status"] if settled else "in_progress"
     return SubStepInherited(
         phase=phase,
         sub_step=name,
         generation=sub_step["generation"],
         attempts=sub_step["attempts"],
-        status=sub_step["status"],
+        status=status,
         result=sub_step["result"],
         error=sub_step["error"],
         reason=sub_step["reason"],
@@ -182,7 +207,7 @@ def _create(store: Store, job_id: str, data: Sequence[EventData], at: str, clock
     forked = data[0]
     assert isinstance(forked, JobForked)
     events = seal(job_id, Position(0, forked.parent_hash), data, at, clock)
-    job = NewJob(job_id, events, head_of(_begun(job_id, data, at)), sha256(encode(asked)).hexdigest())
+    job = NewJob(job_id, events, head_of(begun(job_id, data, at)), sha256(encode(asked)).hexdigest())
     return until_known(lambda: store.create(job))
 
 
@@ -223,7 +248,7 @@ def _chunk(inherited: Sequence[SubStepInherited]) -> list[SubStepInherited]:
     return chunk
 
 
-def _begun(job_id: str, data: Sequence[EventData], at: str) -> State:
+def begun(job_id: str, data: Sequence[EventData], at: str) -> State:
     """The state after a log's first events."""
     first = data[0]
     begun = evolve(None, Event(job_id, 1, "", first.type(), first.schema_version, at, first.as_data(), ""))

@@ -18,12 +18,12 @@ from steplog.projections.state import State
 from steplog.projections.sub_step_rules import ENGINE
 
 
-def given_result(definition: AnyDefinition | None, key: Key, value: Any) -> Any:
-    """A sub-step's result. Raises ValueRefused, PayloadRefused with the path."""
+def given_result(definition: AnyDefinition | None, key: Key, value: Any, *, of_item: bool = False) -> Any:
+    """A sub-step's result, or that of one item of a fan-out. Raises ValueRefused, PayloadRefused with the path."""
     sub_step = definition.sub_steps.get(key) if definition else None
     if sub_step is None:
         return decode(encode(value, path="result"))
-    returns = sub_step.bindings.returns
+    returns = sub_step.bindings.returns if of_item else sub_step.returns
     try:
         return dump(load(value, returns), returns, "result")
     except ValidationError as error:

@@ -11,6 +11,7 @@ from steplog.engine.definition import Definition
 from steplog.engine.errors import NoResult
 from steplog.engine.injection import Produces
 from steplog.engine.values import load
+from steplog.projections.fan_out import results_of
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.snapshot import snapshot
 from steplog.projections.state import JobStatus, State
@@ -62,8 +63,7 @@ class JobHandle(Generic[C]):
             error = recorded["error"] or {}
             why = recorded["reason"] or f"{error.get('type', 'it')}: {error.get('message', recorded['status'])}"
             raise NoResult(self.job_id, sub_step.key, f"{recorded['status']}: {why}")
-        returns = self._definition.sub_steps[sub_step.key].bindings.returns
-        value: R = load(recorded["result"], returns)
+        value: R = load(results_of(recorded), self._definition.sub_steps[sub_step.key].returns)
         return value
 
     def __repr__(self) -> str:

@@ -106,12 +106,18 @@ class Bindings:
     is_async: bool
     transaction: str | None = None
     """The parameter that asks for a transaction: the handler is transactional."""
+    item: Any = None
+    """The type of the item that a fan-out's handler is called with."""
 
 
-def bindings_of(handler: Callable[..., Any], where: str) -> Bindings:
-    """Read a handler's signature. Raises DefinitionError for a parameter that nothing can fill."""
+def bindings_of(handler: Callable[..., Any], where: str, *, of_item: bool = False) -> Bindings:
+    """Read a handler's signature; `of_item` says that an item comes first. Raises DefinitionError for a parameter that
+    nothing can fill.
+    """
     parameters = list(inspect.signature(handler).parameters.values())
     hints = _hints(handler, where)
+    item = hints.get(_item_of(parameters, where).name, Any) if of_item else None
+    parameters = parameters[1:] if of_item else parameters
     wants_step = bool(parameters) and _is_step(parameters[0], hints)
     results: dict[str, ResultOf] = {}
     resources: dict[str, Resource] = {}
@@ -142,7 +148,18 @@ def bindings_of(handler: Callable[..., Any], where: str) -> Bindings:
     for name, resource in resources.items():
         if not is_async and is_async_provider(resource.provider):
             raise DefinitionError(f"{where}: {name!r} has an async provider, which only an async handler can use")
-    return Bindings(wants_step, results, resources, hints.get("return", Any), is_async, next(iter(transactions), None))
+    return Bindings(
+        wants_step, results, resources, hints.get("return", Any), is_async, next(iter(transactions), None), item
+    )
+
+
+def _item_of(parameters: list[inspect.Parameter], where: str) -> inspect.Parameter:
+    if not parameters or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        raise DefinitionError(f"{where}: the first parameter of a fan-out's handler is the item")
+    return parameters[0]
 
 
 def refuse_unfilled(handler: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -67,9 +67,17 @@ async def run_here(
 
 
 def resume_blocking(
-    definition: AnyDefinition, job_id: str, store: Store, *, by: str, settings: Settings | None = None
+    definition: AnyDefinition,
+    job_id: str,
+    store: Store,
+    *,
+    by: str,
+    adopt_plan: bool = False,
+    settings: Settings | None = None,
 ) -> JobHandle[Any]:
     """Take a job over and run it on; `by` says who resumes one that waits for a person.
+
+    With `adopt_plan` it goes on with the plan that the code has now, where that is sound, else raises PlanNotAdopted.
 
     Raises JobNotFound, JobOwned while its owner lives, WrongState if it has ended, PlanMismatch,
     DataMismatch, LogError.
@@ -77,7 +85,8 @@ def resume_blocking(
 
     async def resume() -> JobHandle[Any]:
         async with worker_for(store, settings) as worker, _leaving_nothing_behind(worker):
-            owned = await asyncio.to_thread(lambda: worker.claim(job_id, definition, resume_by=by))
+            adopt_by = by if adopt_plan else None
+            owned = await asyncio.to_thread(lambda: worker.claim(job_id, definition, resume_by=by, adopt_by=adopt_by))
             return await _run_owned(worker, owned)
 
     return run_to_the_end(resume(), grace_s=(settings or Settings()).grace_s)
@@ -133,10 +142,11 @@ def prepare(worker: Worker, definition: AnyDefinition, input: Any, key: str | No
     claim = worker.first_claim()
     claimed = JobClaimed(worker_id=claim.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason="first")
     job_id, at = worker.clock.new_id(), worker.clock.now()
-    evolution = Evolution(begin(foreseen(created, job_id, 1, at), outset_of(definition)))
+    outset = outset_of(definition)
+    evolution = Evolution(begin(foreseen(created, job_id, 1, at), outset))
     evolution.foresee(claimed, at)
     state = evolution.state
-    events = seal(job_id, Position(), [created, claimed], at, worker.clock)
+    events = seal(job_id, Position(), [created, claimed], at, worker.clock, known={"plan": outset.encoded_plan})
     owned = Owned(Loaded(state, end_of(events, Position())), claim, definition)
     return owned, NewJob(job_id, events, head_of(state), input_hash(input), claim)
 

@@ -25,8 +25,7 @@ class Lane:
         return False
 
     def leave(self, job_id: str) -> None:
-        """The job does not need it any more."""
-        self._waiting.pop(job_id, None)
+        """The job does not hold it any more; if it waits for it, it goes on to."""
         if self._holder == job_id:
             self._holder = None
             waiting, self._waiting = self._waiting, {}

@@ -17,6 +17,7 @@ from steplog.engine.errors import (
     DeclaredTwice,
     ModuleFails,
     ModuleMissing,
+    NoFanOut,
     SubStepNotFound,
     WorkflowNotDeclared,
     WorkflowNotFound,
@@ -24,13 +25,16 @@ from steplog.engine.errors import (
 from steplog.eventstore.errors import AmbiguousJob, JobNotFound
 from steplog.eventstore.store import HeadQuery, Store
 from steplog.projections.plan import Key, Shape, split_key
-from steplog.projections.state import State
+from steplog.projections.readiness import sub_step_of
+from steplog.projections.state import Items, State, SubStepState
 
 SUFFIX_CHARS_MIN = 4
 EXAMPLES = ("steplog.examples.registration",)
 """Modules that are looked at for a job's workflow after those that were configured."""
 
 _CANDIDATES_MAX = 10
+_LOOKED_AT_MAX = 1000
+"""Items that are compared with one that is not there."""
 _ID_CHARS = 36
 _SUFFIX = re.compile(rf"[0-9a-f-]{{{SUFFIX_CHARS_MIN},{_ID_CHARS}}}")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -69,6 +73,46 @@ def find_sub_step(state: State, name: str) -> Key:
     if len(found) > 1:
         raise AmbiguousSubStep(state["job_id"], name, found)
     return found[0]
+
+
+def find_place(state: State, name: str) -> tuple[Key, str | None]:
+    """The key of the sub-step with that name, or with `name[item]` the key and the item of a fan-out.
+
+    Raises SubStepNotFound, AmbiguousSubStep.
+    """
+    try:
+        return find_sub_step(state, name), None
+    except SubStepNotFound:
+        group, bracket, item = name.removesuffix("]").partition("[")
+        if not bracket or not name.endswith("]"):
+            raise
+    key = find_sub_step(state, group)
+    items = sub_step_of(state, key)["items"]
+    if items is None or item not in items["keys"]:
+        raise SubStepNotFound(state["job_id"], name, [f"{group}[{known}]" for known in _close_items(item, items)])
+    return key, item
+
+
+def find_items(state: State, name: str, after: str | None = None) -> tuple[SubStepState, int]:
+    """The fan-out of that name, and the place of one of its items; without one, the place before the first.
+
+    Raises SubStepNotFound, AmbiguousSubStep, NoFanOut.
+    """
+    key = find_sub_step(state, name)
+    sub_step = sub_step_of(state, key)
+    items = sub_step["items"]
+    if items is None:
+        raise NoFanOut(state["job_id"], key, listed="map" in Shape.of(state["plan"]).sub_steps[key])
+    if after is None:
+        return sub_step, -1
+    if after not in items["keys"]:
+        raise SubStepNotFound(state["job_id"], f"{name}[{after}]", _close_items(after, items))
+    return sub_step, items["keys"].index(after)
+
+
+def _close_items(item: str, items: Items | None) -> list[str]:
+    keys = items["keys"] if items else []
+    return get_close_matches(item, keys[:_LOOKED_AT_MAX], n=3) or keys[:_CANDIDATES_MAX]
 
 
 def _close_to(name: str, keys: Iterable[Key]) -> list[str]:

@@ -74,6 +74,18 @@ def import_jobs(store: Store, lines: Iterable[bytes]) -> Iterator[Imported]:
         yield _imported(store, first, rows)
 
 
+def ends_of(lines: Iterable[bytes]) -> Iterator[tuple[str, Position]]:
+    """Each job of an export and where its log ends, once all of it was read and its chain checked.
+
+    Raises ImportRefused, LogError.
+    """
+    counted = enumerate(lines, 1)
+    for number, line in counted:
+        first = _Heading.of(line, number)
+        rows = [_row(line, number) for number, line in islice(counted, first.version)]
+        yield first.job_id, _end_of(first, list(read_rows(first.job_id, rows, Position())))
+
+
 @dataclass(frozen=True, slots=True)
 class _Heading:
     job_id: str
@@ -114,9 +126,7 @@ def _document(line: bytes, number: int) -> dict[str, Any]:
 def _imported(store: Store, first: _Heading, rows: Sequence[Row]) -> Imported:
     job_id = first.job_id
     events = list(read_rows(job_id, rows, Position()))
-    end = position_of(events[-1]) if events else Position()
-    if (end.version, end.hash) != (first.version, first.hash):
-        raise DamagedLog(job_id, end.version, f"the export ends there (expected version {first.version})")
+    end = _end_of(first, events)
     new = [_new(job_id, row) for row in rows]
     try:
         head = store.head(job_id)
@@ -126,6 +136,13 @@ def _imported(store: Store, first: _Heading, rows: Sequence[Row]) -> Imported:
     if head.version >= end.version:
         return Imported(job_id, "there already", 0)
     return _continue(store, head.position, new, events)
+
+
+def _end_of(first: _Heading, events: Sequence[Event]) -> Position:
+    end = position_of(events[-1]) if events else Position()
+    if (end.version, end.hash) != (first.version, first.hash):
+        raise DamagedLog(first.job_id, end.version, f"the export ends there (expected version {first.version})")
+    return end
 
 
 def _create(store: Store, first: _Heading, new: Sequence[NewEvent], events: Sequence[Event]) -> Imported:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from steplog.engine import actions
+from steplog.engine import actions, item_actions
 from steplog.engine.actions import Who
 from steplog.engine.allowed import require, require_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import VersionChanged
 from steplog.engine.given import given_context, given_input, given_name, given_result
 from steplog.engine.history import Loaded, load
-from steplog.engine.lookup import find_sub_step
+from steplog.engine.lookup import find_place, find_sub_step
 from steplog.engine.store_clock import store_clock
 from steplog.eventstore.chain import seal
 from steplog.eventstore.clock import Clock
@@ -131,7 +131,7 @@ def signal(store: Store, job_id: str, name: str, payload: Any = None, *, by: str
     )
 
 
-# --- a sub-step, by its name where that is unique, else by `phase/name` ----------------------------------------------
+# --- a sub-step, by its name where that is unique, else by `phase/name`; an item of it by `name[item]` ---------------
 
 
 def retry(
@@ -147,7 +147,10 @@ def retry(
     def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
         if sub_step is None:
             return actions.retry_all(state, who, at, same_key=same_key)
-        return actions.retry(state, find_sub_step(state, sub_step), who, at, same_key=same_key)
+        key, item = find_place(state, sub_step)
+        if item is not None:
+            return item_actions.retry_item(state, key, item, who, at)
+        return actions.retry(state, key, who, at, same_key=same_key)
 
     return _act(store, load(store, job_id), action, how)
 
@@ -155,12 +158,12 @@ def retry(
 def skip(store: Store, job_id: str, sub_step: str, *, by: str, **how: Unpack[How]) -> Appended:
     """Do without a sub-step whose edges are settled."""
     who = _who(by, how)
-    return _act(
-        store,
-        load(store, job_id),
-        lambda state, at, tail: actions.skip(state, find_sub_step(state, sub_step), who),
-        how,
-    )
+
+    def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
+        key, item = find_place(state, sub_step)
+        return actions.skip(state, key, who) if item is None else item_actions.skip_item(state, key, item, who)
+
+    return _act(store, load(store, job_id), action, how)
 
 
 def complete(
@@ -177,7 +180,10 @@ def complete(
     who = _who(by, how)
 
     def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
-        key = find_sub_step(state, sub_step)
+        key, item = find_place(state, sub_step)
+        if item is not None:
+            given = given_result(definition, key, result, of_item=True)
+            return item_actions.complete_item(state, key, item, who, given)
         require_of(state, Shape.of(state["plan"]), "complete", key)
         return actions.complete(state, key, who, given_result(definition, key, result))
 
@@ -187,12 +193,12 @@ def complete(
 def fail(store: Store, job_id: str, sub_step: str, *, by: str, **how: Unpack[How]) -> Appended:
     """Take an open sub-step whose edges are settled for failed."""
     who = _who(by, how)
-    return _act(
-        store,
-        load(store, job_id),
-        lambda state, at, tail: actions.fail(state, find_sub_step(state, sub_step), who),
-        how,
-    )
+
+    def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
+        key, item = find_place(state, sub_step)
+        return actions.fail(state, key, who) if item is None else item_actions.fail_item(state, key, item, who)
+
+    return _act(store, load(store, job_id), action, how)
 
 
 def reset(store: Store, job_id: str, sub_step: str, *, by: str, same_key: bool = False, **how: Unpack[How]) -> Appended:

@@ -1,4 +1,4 @@
-"""From a definition to its plan, and what separates two plans."""
+"""From a definition to its plan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from steplog.engine.definition import AnyDefinition, AnySubStep, Phase
 from steplog.engine.errors import DefinitionError
 from steplog.projections.outset import Outset
-from steplog.projections.plan import PhasePlan, Plan, Shape, SubStepPlan
+from steplog.projections.plan import CompensatePlan, MapPlan, PhasePlan, Plan, Shape, SubStepPlan
 from steplog.projections.state import State
 
 
@@ -41,45 +41,9 @@ def _plan(definition: AnyDefinition) -> Plan:
     plan = Plan(phases=[_phase_plan(phase) for phase in definition.phases.values()])
     if definition.deadline_s is not None:
         plan["deadline_s"] = definition.deadline_s
+    if definition.compensate_on:
+        plan["compensate_on"] = definition.compensate_on
     return plan
-
-
-def differences(recorded: Plan, current: Plan) -> list[str]:
-    """What a job's recorded plan has that the code has not, and the other way round, as sentences; policies aside.
-
-    A job goes on with the policies recorded in it, so only what changes the meaning of its log counts: phases,
-    sub-steps, edges and conditions.
-    """
-    then, now = Shape.of(recorded), Shape.of(current)
-    found = [f"phase {name} is gone from the code" for name in then.phases if name not in now.phases]
-    found += [f"phase {name} is new in the code" for name in now.phases if name not in then.phases]
-    if not found and list(then.phases) != list(now.phases):
-        found.append(f"the phases' order was {', '.join(then.phases)} and is {', '.join(now.phases)}")
-    found += [f"sub-step {key} is gone from the code" for key in then.sub_steps if key not in now.sub_steps]
-    found += [f"sub-step {key} is new in the code" for key in now.sub_steps if key not in then.sub_steps]
-    for key in then.sub_steps.keys() & now.sub_steps.keys():
-        found += _sub_step_differences(key, then.sub_steps[key], now.sub_steps[key])
-    return found
-
-
-def _sub_step_differences(key: str, then: SubStepPlan, now: SubStepPlan) -> list[str]:
-    before, after = dict(then), dict(now)
-    found = [
-        f"sub-step {key}: {name} was {before[name]} and is {after[name]}"
-        for name in ("after", "needs", "defaults", "optional", "when")
-        if before[name] != after[name]
-    ]
-    if _waits_for(then) != _waits_for(now):
-        found.append(f"sub-step {key} waited for {_waits_for(then)} and waits for {_waits_for(now)}")
-    return found
-
-
-def _waits_for(plan: SubStepPlan) -> str:
-    """Not for how long: a job keeps to what its plan says."""
-    wait = plan.get("wait")
-    if wait is None:
-        return "nothing"
-    return "time" if wait["signal"] is None else f"signal {wait['signal']}"
 
 
 def _phase_plan(phase: Phase[Any, Any]) -> PhasePlan:
@@ -93,7 +57,7 @@ def _phase_plan(phase: Phase[Any, Any]) -> PhasePlan:
 
 def _sub_step_plan(sub_step: AnySubStep) -> SubStepPlan:
     options = sub_step.options
-    markers = sub_step.bindings.results.values()
+    markers = sub_step.sources
     plan = SubStepPlan(
         name=sub_step.name,
         after=[edge.key for edge in options.after],
@@ -110,6 +74,12 @@ def _sub_step_plan(sub_step: AnySubStep) -> SubStepPlan:
         plan["deadline_s"] = options.deadline_s
     if options.wait is not None:
         plan["wait"] = options.wait
+    if sub_step.fan_out is not None:
+        plan["map"] = MapPlan(parallel=sub_step.fan_out.parallel)
+    if sub_step.undo is not None:
+        plan["compensate"] = CompensatePlan(retry=sub_step.undo.options.retry.plan())
+        if sub_step.undo.options.timeout_s is not None:
+            plan["compensate"]["timeout_s"] = sub_step.undo.options.timeout_s
     if options.has_default:
         plan["default"] = options.default
     return plan

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from steplog.engine import facts as fact
-from steplog.engine.attempts import Attempts, error_data, message_of
-from steplog.engine.context import open_draft
+from steplog.engine.asking import Asking
+from steplog.engine.attempts import Attempts
 from steplog.engine.decider import Decision, decide, in_progress, next_due
 from steplog.engine.deciding.deadlines import job_is_late
 from steplog.engine.deciding.suspects import a_suspect_runs, a_suspect_waits
@@ -30,37 +30,36 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import LogRegressed, OwnershipLost
 from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.fit import unfit_signals
-from steplog.engine.history import Loaded, position_of, to_store
+from steplog.engine.history import Loaded, position_of
 from steplog.engine.inbox import Entry, Inbox
+from steplog.engine.keeping import StateKeeper
 from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.plan import shape_of
-from steplog.engine.policies import Skip
 from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
-from steplog.engine.step import Job
+from steplog.engine.started import START, attempt_of, goes_on, timeout_s_of
 from steplog.engine.transactional import TransactionalAttempt, append_and_commit
 from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
-from steplog.eventstore.events import Event, EventData, SubStepData, SubStepFailed, SubStepStarted
+from steplog.eventstore.events import (
+    Event,
+    EventData,
+    PhaseCompleted,
+    PhaseFailed,
+    SubStepFailed,
+)
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
-from steplog.projections.plan import Key, key_of
-from steplog.projections.state import State
+from steplog.projections.state import GOING_ON, State
 
 logger = logging.getLogger("steplog.engine")
 
 _READ_AGAIN_S = 0.2
-
-
-def _log_failure(saving: asyncio.Future[None]) -> None:
-    """A state that was not stored costs time at the next read, nothing else."""
-    if not saving.cancelled() and (error := saving.exception()) is not None:
-        logger.warning("a state was not stored: %s", error)
 
 
 def _give_up(answer: asyncio.Future[Answer]) -> None:
@@ -72,15 +71,6 @@ def _with(happened: fact.Completed | fact.CheckpointReached, waiting: Sequence[F
     """What a transaction's end is decided from: behind what its attempt said on its way, before all else that waits."""
     own = [each for each in waiting if isinstance(each, fact.Logged | fact.Progressed) and each.of == happened.of]
     return [*own, happened, *(each for each in waiting if each not in own)]
-
-
-def _attempt_of(event: SubStepStarted | SubStepFailed) -> AttemptId:
-    return AttemptId(event.phase, event.sub_step, event.generation, event.attempt)
-
-
-def _goes_on(event: EventData, going: Collection[AttemptId]) -> bool:
-    """Whether the event is none of a start that somebody has settled since."""
-    return not isinstance(event, SubStepStarted) or _attempt_of(event) in going
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +121,11 @@ class Runner:
         self.turn = asyncio.Lock()
         """Whoever has it may append: the loop below, or an attempt whose transaction is to end."""
         self._failure: Exception | None = None
-        self._stored_at = owned.loaded.stored_at
+        self._keeper = StateKeeper(store, settings.store_state_every, owned.loaded.stored_at)
         self._stop_by: float | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._decided_at = ""
-        self._answers: dict[Key, fact.Answer] = {}
+        self._asking = Asking(owned.definition, self._input)
         self._tail: list[Event] = []
         """What others had appended where an append last met it; empty where it could not be read."""
         self._known_version = 0
@@ -154,8 +144,9 @@ class Runner:
             return await asyncio.to_thread(self._park_regressed)
 
     async def _run(self) -> State:
+        self._keeper.keep(self.state, self._position, sooner=True)
         try:
-            while self.state["status"] == "running":
+            while self.state["status"] in GOING_ON:
                 if self._known_version > self._position.version:
                     async with self.turn:
                         await self._catch_up()
@@ -166,7 +157,9 @@ class Runner:
                 self._inbox.acknowledge(entries, decision.unrecorded)
                 self._follow(decision.events, decision.state)
                 self._cancel_if_due()
-                if self.state["status"] == "running" and self._inbox.is_empty:
+                if decision.unfinished:
+                    continue
+                if self.state["status"] in GOING_ON and self._inbox.is_empty:
                     if self._handing_back_is_due():
                         await self._attempts.close()
                         self._inbox.post(fact.Interrupted("handed back", self._claim.worker_id))
@@ -217,8 +210,8 @@ class Runner:
         self._raise_failure()
         now = self._decided_at = max(self._clock.now(), self.state["recorded_at"])
         decision = decide(self.state, self._shape, happened, now, self._situation())
-        while decision.questions:
-            self._answers |= {key: self._ask(key, decision.state) for key in decision.questions}
+        while decision.questions or decision.unlisted:
+            self._asking.ask(decision)
             decision = decide(self.state, self._shape, happened, now, self._situation())
         if not a_suspect_runs(decision.state):
             self._lane.leave(self.state["job_id"])
@@ -231,31 +224,14 @@ class Runner:
             release_after_s=self._release_after_s,
             stopping=self._stop_by is not None,
             suspects_wait=a_suspect_waits(self.state) and not self._enter_lane(),
-            answers=self._answers,
+            answers=self._asking.answers,
+            items=self._asking.items,
             unfit=unfit_signals(self.state, self._shape, self._definition) if self.state["signals"] else {},
             interruptions_max=self._settings.interruptions_max,
         )
 
     def _enter_lane(self) -> bool:
         return self._lane.enter(self.state["job_id"], self._inbox.wake)
-
-    def _ask(self, key: Key, state: State) -> fact.Answer:
-        """What the sub-step's condition says to the context as it will be."""
-        when = self._definition.sub_steps[key].options.when
-        assert when is not None, key
-        try:
-            context = open_draft(self._definition.context_type, state["context"])
-            answer = when(Job(state["job_id"], self._input, context))
-            if isinstance(answer, Skip):
-                return message_of(answer)
-            return True if answer else "condition not met"
-        except BaseException as error:  # user code: whatever it raises fails the sub-step, not the runner
-            return error_data(error, retryable=False)
-
-    def _forget_answers(self, recorded: Sequence[EventData]) -> None:
-        for event in recorded if self._answers else ():
-            if isinstance(event, SubStepData):
-                self._answers.pop(key_of(event.phase, event.sub_step), None)
 
     # --- append ------------------------------------------------------------------------------------------------------
 
@@ -266,7 +242,7 @@ class Runner:
             self._raise_failure()
             if self._position is decided_at:
                 return await self._append_in_turn(decision)
-            self._answers.clear()  # a transaction was committed meanwhile: conditions were asked about another context
+            self._asking.forget_all()  # a transaction was committed meanwhile: they were asked about another context
             return False
 
     async def _append_in_turn(self, decision: Decision) -> bool:
@@ -283,7 +259,7 @@ class Runner:
     def _item(self, decision: Decision) -> Append:
         job_id, end = self.state["job_id"], decision.state
         events = seal(job_id, self._position, decision.events, end["recorded_at"], self._clock)
-        released = end["status"] != "running"
+        released = end["status"] not in GOING_ON
         return Append(job_id, self._position, self._claim, events, head_of(end), release=released)
 
     def _adopt(self, decision: Decision, item: Append) -> None:
@@ -335,7 +311,7 @@ class Runner:
     def _fold(self, tail: list[Event]) -> None:
         """Go on from what others appended: attempts that were settled by it stop."""
         self._tail = tail
-        self._answers.clear()
+        self._asking.forget_all()
         self.state = fold(tail, self.state)
         if tail:
             self._position = position_of(tail[-1])
@@ -348,15 +324,6 @@ class Runner:
         ):
             self._cancel_by = self._loop.time() + self._settings.grace_s
             self._attempts.cancel_all()
-
-    def _store_state(self) -> None:
-        """Keep the state now and then, off the hot path: reading starts from it."""
-        if self._position.version - self._stored_at < self._settings.store_state_every:
-            return
-        self._stored_at = self._position.version
-        stored = to_store(Loaded(self.state, self._position))
-        saving = asyncio.get_running_loop().run_in_executor(None, self._store.save_state, stored)
-        saving.add_done_callback(_log_failure)
 
     # --- append inside a handler's transaction -----------------------------------------------------------------------
 
@@ -376,7 +343,7 @@ class Runner:
     async def _record(self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction) -> bool:
         while happened.of in in_progress(self.state) and not self._gives_up():
             entries = self._inbox.entries()
-            self._answers.clear()  # the handler has changed the context that conditions were asked about
+            self._asking.forget_all()  # the handler has changed the context that conditions were asked about
             decision = self._decide(_with(happened, [entry.fact for entry in entries]))
             item = self._item(decision)
             try:
@@ -424,7 +391,7 @@ class Runner:
             if self._tail and self._tail[0].event_id == item.events[0].event_id:
                 self._inbox.acknowledge(entries, decision.unrecorded)
                 going = in_progress(self.state)
-                self._follow([event for event in decision.events if _goes_on(event, going)], decision.state)
+                self._follow([event for event in decision.events if goes_on(event, going)], decision.state)
                 return True
             if code is Code.FENCED:
                 raise self._refusal(code)
@@ -441,17 +408,20 @@ class Runner:
 
     def _follow(self, recorded: Sequence[EventData], state: State) -> None:
         """Do what the events say, now that they are durable; `state` is the one after them, whatever came since."""
-        self._forget_answers(recorded)
+        self._asking.forget(recorded)
         self._start(recorded, state)
-        self._store_state()
+        ended = any(isinstance(event, (PhaseCompleted, PhaseFailed)) for event in recorded)
+        self._keeper.keep(self.state, self._position, sooner=ended)
 
     def _start(self, events: Sequence[EventData], state: State) -> None:
         for event in events:
-            if isinstance(event, SubStepStarted):
-                of = _attempt_of(event)
-                self._attempts.start(of, state, self._shape.sub_steps[of.key].get("timeout_s"))
+            if isinstance(event, START):
+                of = attempt_of(event)
+                self._attempts.start(of, state, timeout_s_of(self._shape, of))
             elif state["deadlines"] and isinstance(event, SubStepFailed):  # its handler may still run
-                self._attempts.abandon(_attempt_of(event))
+                self._attempts.abandon(attempt_of(event))
+                if event.item is None and self._shape.fan_outs[event.phase]:
+                    self._attempts.abandon_all_but(in_progress(state))
 
     # --- wait, hand back ---------------------------------------------------------------------------------------------
 

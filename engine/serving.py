@@ -13,8 +13,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 
@@ -54,6 +54,12 @@ REFUSED_AGAIN_S = 30.0
 HINTED_WITHIN_S = 0.02
 """Workers that hear one hint look for work spread over so long."""
 HINT_S = 5.0
+BESIDE_S_MAX = 10.0
+"""How long what runs beside the jobs may take to stop."""
+
+Beside = Callable[[threading.Event], None]
+"""What runs until the event is set."""
+
 SHORT_LOG = 100
 """Logs of so many events are read together and whole; longer ones each from their stored state on."""
 WINDOW_MAX = 512
@@ -65,14 +71,18 @@ def run_worker(
     concurrency: int = CONCURRENCY,
     one_shot: bool = False,
     settings: Settings | None = None,
+    beside: Sequence[Beside] = (),
 ) -> int | None:
     """Claim and run jobs of these workflows, `concurrency` at once, until SIGINT or SIGTERM: returns the signal.
 
     The first signal lets what runs settle within the grace period and hands the jobs back, a second one does so at
     once. With `one_shot` it ends when no job is due. Jobs that only wait are given back, and any worker takes them up
-    when they are due. Raises WorkerDead once this worker was declared dead: it has stopped then.
+    when they are due. What is given as `beside` runs in threads meanwhile: `Notifier(store, targets).run`, say. Raises
+    WorkerDead once this worker was declared dead: it has stopped then.
     """
-    serving = arun_worker(*workflows, store=store, concurrency=concurrency, one_shot=one_shot, settings=settings)
+    serving = arun_worker(
+        *workflows, store=store, concurrency=concurrency, one_shot=one_shot, settings=settings, beside=beside
+    )
     return run_to_the_end(serving, grace_s=(settings or Settings()).grace_s)
 
 
@@ -82,11 +92,28 @@ async def arun_worker(
     concurrency: int = CONCURRENCY,
     one_shot: bool = False,
     settings: Settings | None = None,
+    beside: Sequence[Beside] = (),
 ) -> int | None:
     """`run_worker` for use inside a running event loop; cancelling it hands the jobs back."""
     async with worker_for(store, settings) as worker:
-        await Serving(worker, workflows, concurrency, one_shot).run()
+        with _beside(beside):
+            await Serving(worker, workflows, concurrency, one_shot).run()
         return worker.stopped_by
+
+
+@contextmanager
+def _beside(running: Sequence[Beside]) -> Iterator[None]:
+    """Run each in a thread of its own, and tell it to stop at the end."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=run, args=(stop,), name="steplog-beside", daemon=True) for run in running]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(BESIDE_S_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +246,13 @@ class Serving:
         limit = min(WINDOW_MAX, max(room, room * self._spread))
         query = WorkQuery(list(self._definitions), limit, refused, list(self._used_up.values()))
         found = worker.store.look_for_work(query)
-        owned = self._claim_due(_one_of_each(self._shuffled(found.due), self._turn), room)
-        self._turn += 1
+        owned: list[Owned] = []
         for head in random.sample(found.left_behind, len(found.left_behind)):
             if len(owned) >= room:
                 break
             owned += self._take_over(head)
+        owned += self._claim_due(_one_of_each(self._shuffled(found.due), self._turn), room - len(owned))
+        self._turn += 1
         return found, owned
 
     def _shuffled(self, due: Sequence[Head]) -> list[Head]:

@@ -78,10 +78,13 @@ class Step(Job[I_co, C_co]):
         idempotency_key: str,
         cursor: Any,
         channel: AttemptChannel,
+        item: str | None = None,
     ) -> None:
         super().__init__(job_id, input, context)
         self.phase = phase
         self.name = name
+        self.item = item
+        """The item's key, in a fan-out."""
         self.attempt = attempt
         self.generation = generation
         self.idempotency_key = idempotency_key

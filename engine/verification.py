@@ -33,6 +33,9 @@ def verify_job(store: Store, job_id: str, tally: Tally | None = None) -> Iterato
     tally.jobs += 1
     try:
         head = store.head(job_id)
+        if pruned := store.pruned(job_id):
+            yield from _differences_of_pruned(head, pruned)
+            return
         yield from examine(head, store.inspection.rows(job_id, 0, head.version), store.inspection.states(job_id))
         tally.events += head.version
         yield from _rows_behind(store, head)
@@ -78,6 +81,11 @@ def _rows_behind(store: Store, head: Head) -> Iterator[Finding]:
     behind = next(store.inspection.rows(head.job_id, head.version), None)
     if behind and behind.version > store.head(head.job_id).version:
         yield Finding(head.job_id, behind.version, f"behind the head, which is at version {head.version}")
+
+
+def _differences_of_pruned(head: Head, pruned: Position) -> Iterator[Finding]:
+    if (head.version, head.hash) != (pruned.version, pruned.hash):
+        yield Finding(head.job_id, pruned.version, f"the job was pruned there, its head is at version {head.version}")
 
 
 def _wrong_key(store: Store, head: Head) -> Iterator[Finding]:

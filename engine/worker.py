@@ -10,19 +10,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from steplog.engine.claiming import claim_job
+from steplog.engine.adoption import adopted, adoption, differences
+from steplog.engine.claiming import claim_job, refuse_unsound
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import DataMismatch, PlanMismatch
 from steplog.engine.fit import misfits
 from steplog.engine.history import load
 from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
-from steplog.engine.plan import differences, plan_of
+from steplog.engine.plan import plan_of
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
 from steplog.engine.store_clock import store_clock
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import StoreError, WorkerDead
+from steplog.eventstore.events import PlanAdopted
 from steplog.eventstore.process_identity import own_identity
 from steplog.eventstore.store import Claim, Store
 from steplog.eventstore.writer import Writer
@@ -73,16 +75,22 @@ class Worker:
 
     # --- claim -------------------------------------------------------------------------------------------------------
 
-    def claim(self, job_id: str, definition: AnyDefinition, *, resume_by: str | None = None) -> Owned:
+    def claim(
+        self, job_id: str, definition: AnyDefinition, *, resume_by: str | None = None, adopt_by: str | None = None
+    ) -> Owned:
         """Become the job's owner, if it has none or its owner is dead; attempts in flight become interrupted.
 
         A job that waits for a person is claimed only with `resume_by`, which says who resumes it. The plan and what is
-        recorded are compared with the code before anything is written. Raises JobNotFound, JobOwned, WrongState,
-        PlanMismatch, DataMismatch, LogError.
+        recorded are compared with the code before anything is written; with `adopt_by`, which says who does it, the
+        job takes the code's plan where that is sound. Raises JobNotFound, JobOwned, WrongState, PlanMismatch,
+        PlanNotAdopted, DataMismatch, LogError.
         """
         loaded = load(self.store, job_id)
-        self.refuse_other_code(loaded.state, definition)
-        claimed, claim = claim_job(self.store, self.clock, self.worker_id, loaded, resume_by=resume_by)
+        adopting = None if adopt_by is None else adopting_of(loaded.state, definition, adopt_by)
+        self.refuse_other_code(loaded.state if adopting is None else adopted(loaded.state, adopting), definition)
+        claimed, claim = claim_job(
+            self.store, self.clock, self.worker_id, loaded, resume_by=resume_by, adopting=adopting
+        )
         return Owned(claimed, claim, definition)
 
     def refuse_other_code(self, state: State, definition: AnyDefinition) -> None:
@@ -170,3 +178,13 @@ class Worker:
     def _say_stop(self) -> None:
         for look_up in list(self.on_stop):
             look_up()
+
+
+def adopting_of(state: State, definition: AnyDefinition, by: str) -> PlanAdopted | None:
+    """The event by which the job takes the code's plan, None where that is the one it has. Raises PlanNotAdopted."""
+    plan = plan_of(definition)
+    found = adoption(state, plan)
+    if not found.differences:
+        return None
+    refuse_unsound(state, plan)
+    return PlanAdopted(plan=dict(plan), workflow_version=definition.version, differences=found.differences, by=by)

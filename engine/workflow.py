@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 from typing_extensions import TypeVar
 
 from steplog.engine.context import Context
-from steplog.engine.definition import Definition
+from steplog.engine.definition import CompensateOn, Definition
 from steplog.engine.errors import DefinitionError
 from steplog.engine.handle import JobHandle
 from steplog.engine.jobs import recorded_input, run_blocking, run_here
@@ -34,7 +34,12 @@ class Workflow(Definition[I, C]):
 
     @overload
     def __init__(
-        self: Workflow[NoInput, Context], name: str, *, version: str = "1", deadline: Duration | None = None
+        self: Workflow[NoInput, Context],
+        name: str,
+        *,
+        version: str = "1",
+        deadline: Duration | None = None,
+        compensate_on: Iterable[CompensateOn] = (),
     ) -> None: ...
     @overload
     def __init__(
@@ -44,6 +49,7 @@ class Workflow(Definition[I, C]):
         context: type[C_given],
         version: str = "1",
         deadline: Duration | None = None,
+        compensate_on: Iterable[CompensateOn] = (),
     ) -> None: ...
     @overload
     def __init__(
@@ -53,10 +59,18 @@ class Workflow(Definition[I, C]):
         input: type[I_given],
         version: str = "1",
         deadline: Duration | None = None,
+        compensate_on: Iterable[CompensateOn] = (),
     ) -> None: ...
     @overload
     def __init__(
-        self, name: str, *, input: type[I], context: type[C], version: str = "1", deadline: Duration | None = None
+        self,
+        name: str,
+        *,
+        input: type[I],
+        context: type[C],
+        version: str = "1",
+        deadline: Duration | None = None,
+        compensate_on: Iterable[CompensateOn] = (),
     ) -> None: ...
     def __init__(
         self,
@@ -66,9 +80,14 @@ class Workflow(Definition[I, C]):
         context: type[Any] = Context,
         version: str = "1",
         deadline: Duration | None = None,
+        compensate_on: Iterable[CompensateOn] = (),
     ) -> None:
-        """`deadline` is how long a job may take: after it, it fails and waits for a person."""
-        super().__init__(name, cast("type[I]", input), cast("type[C]", context), version, deadline)
+        """`deadline` is how long a job may take: after it, it fails and waits for a person.
+
+        `compensate_on` names the ends, `failed` and `cancelled`, before which what has completed is undone by its
+        compensations; such a job can then only be forked.
+        """
+        super().__init__(name, cast("type[I]", input), cast("type[C]", context), version, deadline, compensate_on)
 
     @overload
     def run(

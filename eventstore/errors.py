@@ -164,5 +164,12 @@ class DamagedLog(LogError):
     """A row of the log is missing, malformed, moved or altered."""
 
 
+class JobPruned(LogError):
+    """The job ended long ago and its events were removed: they are in the export that was made before."""
+
+    def __init__(self, job_id: str, version: int) -> None:
+        super().__init__(job_id, version, "its events were pruned; they are in the export that was made before")
+
+
 class UnknownEvent(LogError):
     """A row of the log is of a type or schema version this steplog does not know."""

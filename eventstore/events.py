@@ -101,13 +101,14 @@ class JobForked(EventData):
 
 
 class SubStepInherited(EventData):
-    """A settled sub-step copied from the job that this one was forked from."""
+    """A settled sub-step copied from the job that this one was forked from; a fan-out in chunks of one group."""
 
     phase: str
     sub_step: str
     generation: Ordinal
     attempts: Annotated[int, Field(ge=0)]
-    status: Literal["completed", "failed", "skipped"]
+    status: Literal["completed", "failed", "skipped", "in_progress"]
+    items: list[JsonObject] | None = None
     result: Json = None
     error: JsonObject | None = None
     reason: str | None = None
@@ -180,7 +181,9 @@ class JobReopened(EventData):
 class JobParked(EventData):
     """The job stopped and waits for a person."""
 
-    reason: Literal["held interruption", "crash loop", "stuck handler", "context conflict", "log regressed"]
+    reason: Literal[
+        "held interruption", "crash loop", "stuck handler", "context conflict", "log regressed", "compensation failed"
+    ]
     detail: str | None = None
     phase: str | None = None
     sub_step: str | None = None
@@ -335,6 +338,7 @@ class SubStepReset(EventData):
     """Sub-steps went back to pending together, and the context they wrote with them."""
 
     sub_steps: list[str]
+    items: list[str] | None = None
     set: JsonObject = {}
     unset: list[str] = []
     same_key: bool = False
@@ -359,6 +363,7 @@ class SubStepExpanded(SubStepData):
     items: list[JsonObject]
     group: str
     last: bool
+    when: bool | None = None
 
 
 # --- context, input, signals -----------------------------------------------------------------------------------------
@@ -409,10 +414,18 @@ class CompensationCompleted(AttemptData):
 
 
 class CompensationFailed(AttemptData):
-    """A compensation failed."""
+    """A compensation failed; it is tried again at `retry_at`, or waits for a person."""
 
     error: JsonObject
     seconds: float
+    retry_at: str | None = None
+
+
+class CompensationInterrupted(AttemptData):
+    """A compensation's outcome is not known: it runs again."""
+
+    cause: Literal["owner died", "handed back", "commit unknown"]
+    worker_id: str
 
 
 def _leaves(root: type[EventData]) -> list[type[EventData]]:

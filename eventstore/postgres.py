@@ -65,7 +65,7 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import read_to, tail_of
+from steplog.eventstore.stream import read_to, tail_of, unless_pruned
 
 PAGE_ROWS = 500
 """How many events one query of `read` fetches; between pages no transaction is open."""
@@ -78,6 +78,8 @@ _APPEND_ONE = "select {s}.append_one($1, $2, $3, $4, $5, $6, $7, $8)"
 _CREATE_JOB = "select code, job_id::text from {s}.create_job(%s)"
 _CREATE_JOBS = "select place, code, job_id::text from {s}.create_jobs(%s) order by place"
 _APPEND_TO_HEAD = "select true from {s}.append_to_head(%s)"
+_PRUNE = "select {s}.prune_job(%s, %s, %s)"
+_PRUNED = "select version, hash from {s}.pruned where job_id = %s"
 _NOW = "select {s}.instant(clock_timestamp())"
 _SECRETS = ("password", "sslpassword")
 
@@ -261,6 +263,9 @@ class PostgresStore:
         return tables.jobs_of_key(self._read, workflow, key)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
+        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
         head = self.head(job_id)
         end = head.version if until is None else min(until, head.version)
         if after >= end:
@@ -280,6 +285,14 @@ class PostgresStore:
 
     def save_state(self, stored: StoredState) -> None:
         tables.insert_state(self._read, stored)
+
+    def prune(self, job_id: str, at: Position) -> bool:
+        ((done,),) = self._connections.transaction(lambda run: run(_PRUNE, [job_id, at.version, at.hash]))
+        return bool(done)
+
+    def pruned(self, job_id: str) -> Position | None:
+        rows = self._read(_PRUNED, [tables.job_uuid(job_id)])
+        return Position(*rows[0]) if rows else None
 
     @property
     def inspection(self) -> PostgresInspection:

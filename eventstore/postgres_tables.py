@@ -10,10 +10,11 @@ import orjson
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobNotFound, StoreError
+from steplog.eventstore.finding import oldest_id
 from steplog.eventstore.heads import counted
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_documents import item_parameters
-from steplog.eventstore.rows import Row
+from steplog.eventstore.rows import Row, as_row
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -53,6 +54,7 @@ where (%(before)s::uuid is null or job_id < %(before)s)
   and (%(phase)s::text is null or phase = %(phase)s)
   and (%(key)s::text is null or key = %(key)s)
   and (%(since)s::timestamptz is null or created_at >= %(since)s)
+  and (%(oldest)s::uuid is null or job_id >= %(oldest)s)
   and (%(failed_sub_step)s::text is null or failed_sub_step = %(failed_sub_step)s)
   and (%(batch_id)s::text is null or batch_id = %(batch_id)s)
   and (%(tags)s::jsonb is null or tags @> %(tags)s)
@@ -96,6 +98,7 @@ def list_heads(run: Run, query: HeadQuery) -> list[Head]:
         "phase": query.phase,
         "key": query.key,
         "since": query.since,
+        "oldest": oldest_id(query.since) or None,
         "failed_sub_step": query.failed_sub_step,
         "batch_id": query.batch_id,
         "tags": orjson.dumps(query.tags).decode() if query.tags else None,
@@ -141,7 +144,7 @@ order by version limit %s
 
 def rows_after(run: Run, job_id: str, after: int, until: int | None = None, limit: int | None = None) -> list[Row]:
     found = run(_ROWS, [job_id, after, _VERSION_MAX if until is None else until, limit])
-    return [Row(*row) for row in found]
+    return list(map(as_row, found))
 
 
 # --- keys and requests -----------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import orjson
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.errors import DamagedLog, JobNotFound
 from steplog.eventstore.events import NewEvent
+from steplog.eventstore.finding import oldest_id
 from steplog.eventstore.heads import counted
-from steplog.eventstore.rows import Row
+from steplog.eventstore.rows import Row, as_row
 from steplog.eventstore.store import Append, Head, HeadColumns, HeadQuery, StoredState, Worker, WorkerIdentity
 from steplog.eventstore.stream import Mark
 
@@ -24,11 +25,13 @@ SELECT job_id, version, hash, recorded_at, epoch, claim_id, worker_id, workflow,
 FROM jobs WHERE job_id = ?
 """
 
+# SQLite plans a statement before it knows its parameters, so that a filter which may be off finds no index. Each of
+# these is led by one that is on.
 _HEADS = """
 SELECT job_id, version, hash, recorded_at, epoch, claim_id, worker_id, workflow, status, created_at, updated_at, mode,
        phase, last_error, failed_sub_step, wake_at, ended_at, done, total, key, tags, priority, batch_id
 FROM jobs
-WHERE (:before IS NULL OR job_id < :before)
+WHERE {lead} AND job_id < :before AND job_id >= :oldest
   AND (:workflow IS NULL OR workflow = :workflow)
   AND (:status IS NULL OR status = :status)
   AND (:phase IS NULL OR phase = :phase)
@@ -42,6 +45,30 @@ WHERE (:before IS NULL OR job_id < :before)
           SELECT 1 FROM json_each(jobs.tags) AS has WHERE has.key = wanted.key AND has.value = wanted.value
       )
   )
+ORDER BY job_id DESC LIMIT :limit
+"""
+
+_LEADS = {
+    "key": _HEADS.format(lead="key = :key"),
+    "failed_sub_step": _HEADS.format(lead="failed_sub_step = :failed_sub_step"),
+    "batch_id": _HEADS.format(lead="batch_id = :batch_id"),
+    "status": _HEADS.format(lead="status = :status"),
+    "workflow": _HEADS.format(lead="workflow = :workflow"),
+}
+"""By filter, those that leave the fewest jobs first."""
+_ALL_HEADS = _HEADS.format(lead="true")
+_BEHIND_ALL_IDS = "~"
+
+_INDEXED_CHARS = 4
+
+_ENDING_IN = """
+SELECT job_id FROM jobs
+WHERE substr(job_id, -4) = substr(:suffix, -4) AND substr(job_id, -length(:suffix)) = :suffix
+ORDER BY job_id DESC LIMIT :limit
+"""
+
+_ENDING_IN_LITTLE = """
+SELECT job_id FROM jobs WHERE substr(job_id, -length(:suffix)) = :suffix OR :suffix = ''
 ORDER BY job_id DESC LIMIT :limit
 """
 
@@ -110,7 +137,8 @@ def get_head(connection: sqlite3.Connection, job_id: str) -> Head:
 def list_heads(connection: sqlite3.Connection, query: HeadQuery) -> list[Head]:
     """Rows that match, newest first: ids are UUIDv7, so their order is that of creation."""
     wanted = {
-        "before": query.before,
+        "before": query.before or _BEHIND_ALL_IDS,
+        "oldest": oldest_id(query.since),
         "workflow": query.workflow,
         "status": query.status,
         "phase": query.phase,
@@ -121,7 +149,8 @@ def list_heads(connection: sqlite3.Connection, query: HeadQuery) -> list[Head]:
         "tags": _json(query.tags),
         "limit": max(query.limit, 0),
     }
-    return [_head(row) for row in connection.execute(_HEADS, wanted)]
+    statement = next((_LEADS[name] for name in _LEADS if wanted[name] is not None), _ALL_HEADS)
+    return [_head(row) for row in connection.execute(statement, wanted)]
 
 
 def insert_head(connection: sqlite3.Connection, head: Head) -> None:
@@ -172,8 +201,7 @@ def count_jobs(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
 
 def job_ids_ending_in(connection: sqlite3.Connection, suffix: str, limit: int) -> list[str]:
     found = connection.execute(
-        "SELECT job_id FROM jobs WHERE substr(job_id, -length(:suffix)) = :suffix OR :suffix = ''"
-        " ORDER BY job_id DESC LIMIT :limit",
+        _ENDING_IN if len(suffix) >= _INDEXED_CHARS else _ENDING_IN_LITTLE,
         {"suffix": suffix, "limit": max(limit, 0)},
     )
     return [job_id for (job_id,) in found]
@@ -248,7 +276,7 @@ def rows_after(connection: sqlite3.Connection, job_id: str, after: int, until: i
         " FROM events WHERE job_id = ? AND version > ? AND version <= ? ORDER BY version LIMIT ?",
         (job_id, after, until, limit),
     )
-    return [Row(*row) for row in found]
+    return list(map(as_row, found))
 
 
 def marks_between(connection: sqlite3.Connection, job_id: str, first: int, last: int) -> Mapping[int, Mark]:

@@ -355,6 +355,17 @@ class Store(Protocol):
         """Keep a state; one that is stored already is left as it is, and one of another log is not kept."""
         ...
 
+    def prune(self, job_id: str, at: Position) -> bool:
+        """Remove the events and stored states of a job that has ended, nobody owns, and whose log ends there.
+
+        Its head and key stay; `read` raises JobPruned. False where the job is not so; True once more is harmless.
+        """
+        ...
+
+    def pruned(self, job_id: str) -> Position | None:
+        """Where the log of a pruned job ended; None of any other."""
+        ...
+
     @property
     def inspection(self) -> Inspection:
         """The store as an auditor sees it."""

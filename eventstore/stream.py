@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import DamagedLog, LogError
+from steplog.eventstore.errors import DamagedLog, JobPruned, LogError
 from steplog.eventstore.events import Event
 from steplog.eventstore.rows import Row, read_rows
 from steplog.eventstore.store import Append, BatchCount, Code, Head
@@ -58,15 +58,32 @@ def read_to(job_id: str, rows: Iterable[Row], after: Position, version: int, has
 
     Raises DamagedLog, also where the log ends early, before an event is handed out that is not what it should be.
     """
-    end = after
+    last: Event | None = None
     for event in read_rows(job_id, rows, after):
-        end = Position(event.version, event.hash, event.recorded_at)
-        if end.version >= version:
-            _check_end(job_id, end, version, hash)
+        if event.version >= version:
+            _check_end(job_id, position_of(event), version, hash)
+        last = event
         yield event
+    end = position_of(last) if last else after
     if end.version < version:
         raise DamagedLog(job_id, end.version + 1, f"missing: the log ends at version {end.version} of {version}")
     _check_end(job_id, end, version, hash)
+
+
+def unless_pruned(job_id: str, events: Iterable[Event], pruned: Callable[[], Position | None]) -> Iterator[Event]:
+    """The events; where they are missing because they were pruned, JobPruned says so."""
+    try:
+        yield from events
+    except DamagedLog as error:
+        at = pruned()
+        if at is None:
+            raise
+        raise JobPruned(job_id, at.version) from error
+
+
+def position_of(event: Event) -> Position:
+    """The end of a log whose last event this is."""
+    return Position(event.version, event.hash, event.recorded_at)
 
 
 def tail_of(head: Head, rows: Iterable[Row], known: Position) -> list[Event]:

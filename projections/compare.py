@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from steplog.eventstore.events import Event
 from steplog.projections.diff import changes
+from steplog.projections.plan import place_of, shown_place
 
 OWNERSHIP = "(owner)"
 """The place of claims and releases: no phase is called so, as a phase's events are at its name."""
@@ -139,7 +140,7 @@ def _places(event: Event) -> Iterator[str]:
     elif event.type.startswith("Job") or phase is None:
         yield ""
     else:
-        yield f"{phase}/{sub_step}" if sub_step else phase
+        yield shown_place(place_of(phase, sub_step, event.data.get("item"))) if sub_step else phase
 
 
 def _given(event: Event) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from steplog.eventstore.events import Event
+from steplog.projections.plan import place_of
 from steplog.projections.state import State
 
 OPERATOR = ""
@@ -26,8 +27,8 @@ def write_context(state: State, data: dict[str, Any], by: tuple[str, int] | None
 
 
 def writer_of(data: dict[str, Any]) -> str:
-    """Who a ContextChanged says wrote: a sub-step's key, or a person."""
-    return f"{data['phase']}/{data['sub_step']}" if "sub_step" in data else OPERATOR
+    """Who an event says wrote: a sub-step or an item of one, by its place, or a person."""
+    return place_of(data["phase"], data["sub_step"], data.get("item")) if "sub_step" in data else OPERATOR
 
 
 def writes_of(event: Event) -> Iterator[tuple[str, str, Any]]:
@@ -39,5 +40,5 @@ def writes_of(event: Event) -> Iterator[tuple[str, str, Any]]:
         yield from ((name, writer_of(data), value) for name, value in data.get("set", {}).items())
         yield from ((name, writer_of(data), UNSET) for name in data.get("unset", []))
     elif event.type == "SubStepInherited":
-        writer = f"{data['phase']}/{data['sub_step']}"
+        writer = writer_of(data)
         yield from ((name, writer, value) for name, value in data.get("context_written", {}).items())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steplog.eventstore.clock import seconds_between
-from steplog.eventstore.errors import FeedMoved, LogError, StoreError, StoreUnavailable
+from steplog.eventstore.errors import FeedMoved, JobPruned, LogError, StoreError, StoreUnavailable
 from steplog.eventstore.events import Event
 from steplog.eventstore.projected import Change, Checkpoint, Document, Move, Quarantined, StepRow
 from steplog.eventstore.store import Store
@@ -280,11 +280,21 @@ class Follower:
                 stretch.made.append(job.made())
             except StoreUnavailable:
                 raise
+            except JobPruned:
+                stretch.made.extend(self._as_it_was(generation, job_id))
             except Exception as error:
                 version = error.version if isinstance(error, LogError) else job.version
                 why = f"{type(error).__name__}: {error}"
                 stretch.aside.append(Quarantined(self.projection.name, job_id, version, why))
         return stretch
+
+    def _as_it_was(self, generation: _Generation, job_id: str) -> list[_Made]:
+        """What the live generation keeps of a job whose events are gone: nothing else is left of it."""
+        live = self._generation(self.projection.name)
+        if live is None or live.number == generation.number:
+            return []
+        kept = self._kept.documents(self.projection.name, live.number, [job_id]).get(job_id)
+        return [_Made(kept, {}, dict(self.projection.tallies(kept.data)), [])] if kept else []
 
     def _change(self, generation: _Generation, stretch: _Stretch, move: Move) -> Change:
         is_live = generation.name == self.projection.name

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from steplog.eventstore.clock import later
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
+from steplog.projections import fan_out, undoing
 from steplog.projections.context_rules import OPERATOR, write_context, writer_of
 from steplog.projections.outset import Outset
 from steplog.projections.plan import Plan
@@ -62,6 +63,7 @@ def begin(event: Event, outset: Outset | None = None) -> State:
         refused={},
         writers={name: {OPERATOR: event.version} for name in context},
         signals={},
+        undoing=None,
         last_error=None,
         done=0,
         total=outset.total,
@@ -82,7 +84,7 @@ def _deadline_at(plan: Plan, since: str) -> str | None:
 
 
 def _claimed(state: State, event: Event, data: dict[str, Any]) -> None:
-    state["status"] = "running"
+    state["status"] = "compensating" if state["undoing"] else "running"
     state["worker_id"] = data["worker_id"]
     state["epoch"] = data["epoch"]
     state["wake_at"] = None
@@ -98,6 +100,7 @@ def _requested(what: Literal["pause", "cancel"]) -> Rule:
     def rule(state: State, event: Event, data: dict[str, Any]) -> None:
         state["requested"] = what
         state["requested_by"] = {"by": data["by"], "reason": data.get("reason")}
+        wake(state, event)
 
     return rule
 
@@ -151,6 +154,9 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
     deadlines begin anew: a person has had the job meanwhile.
     """
     _reopened(state, event, data)
+    if state["undoing"]:
+        undoing.resumed(state)
+        return
     state["refused"] = {}
     for plan in state["plan"]["phases"]:
         phase = state["phases"][plan["name"]]
@@ -158,15 +164,22 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
             phase["sub_steps"][name]["interruptions"] = 0
             phase["sub_steps"][name]["reason"] = None
             _count_anew(state, event, f"{plan['name']}/{name}", phase["sub_steps"][name])
+        for name in phase["in_progress"]:
+            fan_out.count_anew(phase["sub_steps"][name])
         if phase["status"] == "failed":
             phase["status"] = "in_progress"
             phase["completed_at"] = None
             for step in plan["sub_steps"]:
                 if step["name"] in phase["failed"] and not step["optional"]:
-                    _try_again(status_changes(state, plan["name"], step["name"], "pending"))
+                    _try_again(state, plan["name"], step["name"])
 
 
-def _try_again(sub_step: SubStepState) -> None:
+def _try_again(state: State, phase: str, name: str) -> None:
+    """A sub-step is pending again; a fan-out goes on with what it has not done."""
+    expanded = fan_out.is_expanded(state["phases"][phase]["sub_steps"][name])
+    sub_step = status_changes(state, phase, name, "in_progress" if expanded else "pending")
+    if expanded:
+        fan_out.try_again(sub_step)
     sub_step["failures"] = sub_step["interruptions"] = 0
     sub_step["completed_at"] = None
     sub_step["deadline_at"] = None
@@ -199,6 +212,7 @@ def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:
             phase["sub_steps"][step] = kept
         if phase["status"] == "completed" and phase["unsettled"]:
             phase["status"] = "in_progress"
+            phase["completed_at"] = None
 
 
 def _context_changed(state: State, event: Event, data: dict[str, Any]) -> None:

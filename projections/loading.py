@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import JobNotFound
-from steplog.eventstore.events import Event
 from steplog.eventstore.store import Store, StoredState
+from steplog.eventstore.stream import position_of as position_of
 from steplog.projections.evolve import as_state, fold
 from steplog.projections.state import REDUCER_VERSION, State
 
@@ -35,11 +35,6 @@ def load(store: Store, job_id: str, until: int | None = None) -> Loaded:
     state = fold(tail, as_state(stored.state) if stored else None)
     position = position_of(tail[-1]) if tail or stored is None else stored.position
     return Loaded(state, position, after)
-
-
-def position_of(event: Event) -> Position:
-    """The end of a log whose last event this is."""
-    return Position(event.version, event.hash, event.recorded_at)
 
 
 def to_store(loaded: Loaded) -> StoredState:

@@ -12,6 +12,13 @@ Key = str
 """`phase/name` of a sub-step."""
 
 
+Place = str
+"""A sub-step's key, or that of an item of a fan-out: the sub-step's, a line feed, which no name has, and the item's."""
+
+ITEM_MARK = "\n"
+UNDO_MARK = "\n\ncompensation"
+"""Behind the key of a sub-step, its compensation; no item is called so."""
+
 OnInterrupt = Literal["retry", "hold", "fail"]
 """What becomes of an attempt whose owner died or had to stop: it runs again, waits for a person, or has failed."""
 
@@ -34,6 +41,19 @@ class WaitPlan(TypedDict):
     seconds: float | None
 
 
+class MapPlan(TypedDict):
+    """A fan-out: how many of its items run at once. Which they are is known only at run time."""
+
+    parallel: int
+
+
+class CompensatePlan(TypedDict):
+    """How a sub-step's effect is undone."""
+
+    retry: RetryPlan
+    timeout_s: NotRequired[float]
+
+
 class SubStepPlan(TypedDict):
     """A sub-step as declared. `after` are edges of order, `needs` edges of data, `defaults` the needs that may fail."""
 
@@ -49,6 +69,8 @@ class SubStepPlan(TypedDict):
     """For all its attempts and what lies between them, from the first start."""
     on_interrupt: OnInterrupt
     wait: NotRequired[WaitPlan]
+    map: NotRequired[MapPlan]
+    compensate: NotRequired[CompensatePlan]
     default: NotRequired[Any]
     """The result of a wait for a signal that did not come in time; without one, that is a failure."""
 
@@ -68,6 +90,8 @@ class Plan(TypedDict):
     phases: list[PhasePlan]
     deadline_s: NotRequired[float]
     """For the whole job, from its creation or from when a person let it go on."""
+    compensate_on: NotRequired[list[Literal["failed", "cancelled"]]]
+    """The ends before which what has completed is undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +108,8 @@ class Shape:
 
     waits: dict[str, dict[Key, WaitPlan]]
     """By phase, its sub-steps that only wait, and for what."""
+    fan_outs: dict[str, dict[Key, MapPlan]]
+    """By phase, its sub-steps that run once for each item of a list."""
 
     @staticmethod
     def of(plan: dict[str, Any] | Plan) -> Shape:
@@ -102,6 +128,10 @@ class Shape:
             },
             waits={
                 name: {key_of(name, step["name"]): step["wait"] for step in phase["sub_steps"] if "wait" in step}
+                for name, phase in phases.items()
+            },
+            fan_outs={
+                name: {key_of(name, step["name"]): step["map"] for step in phase["sub_steps"] if "map" in step}
                 for name, phase in phases.items()
             },
         )
@@ -127,3 +157,24 @@ def split_key(key: Key) -> tuple[str, str]:
     """Phase and name of a key."""
     phase, _, sub_step = key.partition("/")
     return phase, sub_step
+
+
+def place_of(phase: str, sub_step: str, item: str | None = None, *, undoing: bool = False) -> Place:
+    """The place of a sub-step, of an item of it, or of its compensation."""
+    key = key_of(phase, sub_step)
+    if undoing:
+        return f"{key}{UNDO_MARK}"
+    return key if item is None else f"{key}{ITEM_MARK}{item}"
+
+
+def key_of_place(place: Place) -> Key:
+    """The key of the sub-step there."""
+    return place.partition(ITEM_MARK)[0]
+
+
+def shown_place(place: Place) -> str:
+    """The place as people read it: `phase/name`, or `phase/name[item]`."""
+    if place.endswith(UNDO_MARK):
+        return f"the compensation of {place.removesuffix(UNDO_MARK)}"
+    key, mark, item = place.partition(ITEM_MARK)
+    return f"{key}[{item}]" if mark else key

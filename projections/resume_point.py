@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+from steplog.projections.fan_out import counts_of, next_item_due
 from steplog.projections.plan import Key, Shape
 from steplog.projections.readiness import open_edges, sub_step_of
-from steplog.projections.state import ENDED, STOPPED, State, SubStepState, current_phase
+from steplog.projections.state import ENDED, STOPPED, Items, State, SubStepState, current_phase
+from steplog.projections.undoing import to_undo
 
 _BECAUSE = {
     "pending": "its turn",
@@ -19,14 +22,18 @@ _BECAUSE = {
 def resume_point(state: State) -> dict[str, Any]:
     """`{version, status, phase, context, run, waiting, done, skipped, failed}`; sub-steps by key, in the plan's order.
 
-    `run` holds `{sub_step, attempt, because, not_before}`, `waiting` holds `{sub_step, for, until}`.
+    `run` holds `{sub_step, attempt, because, not_before}`, for a fan-out also `items`, which are in numbers; `waiting`
+    holds `{sub_step, for, until}`.
     """
     shape = Shape.of(state["plan"])
     phase = None if state["status"] in ENDED else current_phase(state)
     run: list[dict[str, Any]] = []
     waiting: list[dict[str, Any]] = []
-    for key in shape.of_phase[phase] if phase else ():
-        _next(state, shape, key, run, waiting)
+    if state["undoing"]:
+        run += [_undo(state, key) for key in to_undo(state, shape)]
+    else:
+        for key in shape.of_phase[phase] if phase else ():
+            _next(state, shape, key, run, waiting)
     return {
         "job_id": state["job_id"],
         "version": state["version"],
@@ -53,6 +60,8 @@ def _next(state: State, shape: Shape, key: Key, run: list[dict[str, Any]], waiti
         waiting.append(_waiting(key, f"a person: the job is {state['status']}"))
     elif edges and not sub_step["attempts"]:
         waiting.append(_waiting(key, ", ".join(edges)))
+    elif sub_step["items"] is not None:
+        run.append(_of_items(key, sub_step["items"]))
     else:
         run.append(
             {
@@ -62,6 +71,35 @@ def _next(state: State, shape: Shape, key: Key, run: list[dict[str, Any]], waiti
                 "not_before": sub_step["retry_at"],
             }
         )
+
+
+def _undo(state: State, key: Key) -> dict[str, Any]:
+    """A compensation to come: they stand in the order in which they run."""
+    compensation = sub_step_of(state, key)["compensation"]
+    status = compensation["status"].replace("_", " ") if compensation else "its turn comes"
+    return {
+        "sub_step": key,
+        "attempt": (compensation["attempts"] if compensation else 0) + 1,
+        "because": f"to be undone: {status}",
+        "not_before": compensation["retry_at"] if compensation else None,
+    }
+
+
+def _of_items(key: Key, items: Items) -> dict[str, Any]:
+    """What is left of a fan-out."""
+    counts = counts_of(items)
+    left = counts.in_progress + counts.waiting + counts.pending
+    statuses = Counter(items["active"][item]["status"] for item in (*items["in_progress"], *items["suspended"]))
+    said = [f"{count} {status.replace('_', ' ')}" for status, count in sorted(statuses.items())]
+    because = f"{left} of {counts.total} items are left" if items["complete"] else "its items are being listed"
+    due = min(next_item_due(items), default=None)
+    return {
+        "sub_step": key,
+        "attempt": 1,
+        "because": f"{because} ({', '.join(said)})" if said else because,
+        "not_before": None if counts.pending or counts.in_progress else due,
+        "items": counts._asdict(),
+    }
 
 
 def _wait(sub_step: SubStepState) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from steplog.projections.fan_out import counts_of
 from steplog.projections.state import PhaseState, State, SubStepState, current_phase
 
 _SUB_STEP_KEYS = (
@@ -62,4 +63,12 @@ def _phase(phase: PhaseState, description: str | None, sub_steps: Any) -> dict[s
 
 
 def _sub_step(sub_step: SubStepState) -> dict[str, Any]:
+    """A fan-out is one sub-step with its items in numbers."""
+    shown = _own(sub_step)
+    if sub_step["compensation"] is not None:
+        shown["compensation"] = sub_step["compensation"]
+    return shown if sub_step["items"] is None else {**shown, "items": counts_of(sub_step["items"])._asdict()}
+
+
+def _own(sub_step: SubStepState) -> dict[str, Any]:
     return {key: sub_step[key] for key in _SUB_STEP_KEYS}  # type: ignore[literal-required]  # keys of SubStepState, held by test_snapshot

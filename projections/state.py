@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
-REDUCER_VERSION = 4
+REDUCER_VERSION = 6
 """Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
 
 JobStatus = Literal[
@@ -25,6 +25,9 @@ SETTLED = frozenset({"completed", "failed", "skipped"})
 
 ENDED = frozenset({"completed", "cancelled"})
 """Job statuses that end the job."""
+
+GOING_ON = frozenset({"running", "compensating"})
+"""Job statuses of one that a worker runs."""
 
 STOPPED = frozenset({"paused", "parked", "failed"})
 """Job statuses that wait for a person."""
@@ -67,8 +70,77 @@ class SubStepState(TypedDict):
     wait: Wait | None
     deadline_at: str | None
     """When it has failed unless it has settled, if it has begun and has a deadline."""
-    items: dict[str, Any] | None
-    compensation: dict[str, Any] | None
+    items: Items | None
+    """Those of a fan-out that has been expanded."""
+    compensation: CompensationState | None
+    completed_version: int | None
+    """The version at which it completed: what completed last is undone first."""
+
+
+class CompensationState(TypedDict):
+    """How far undoing a sub-step has come."""
+
+    status: Literal["in_progress", "retrying", "interrupted", "failed", "completed"]
+    attempts: int
+    failures: int
+    interruptions: int
+    error: dict[str, Any] | None
+    retry_at: str | None
+    idempotency_key: str
+    seconds: float | None
+
+
+class Undoing(TypedDict):
+    """Why a job is undone, and who asked for it if somebody did."""
+
+    because: Literal["failed", "cancelled"]
+    by: str | None
+    reason: str | None
+
+
+class Items(TypedDict):
+    """The items of a fan-out: compact where they only wait for their turn or have settled. Never changed in place: each
+    event puts another one in its place, which shares what did not change.
+    """
+
+    group: str
+    """Which expansion they are of."""
+    complete: bool
+    """Whether all of them are known; until then none runs."""
+    keys: list[str]
+    inputs: list[Any]
+    next: int
+    """The first one that has neither begun nor settled; behind the last one if there is none."""
+    active: dict[str, SubStepState]
+    """By key, those that have begun and not settled: as many as run, and wait to run again."""
+    places: dict[str, int]
+    """Where the active ones stand in `keys`."""
+    in_progress: dict[str, bool]
+    suspended: dict[str, bool]
+    """Retrying or interrupted: begun, and with no attempt in progress."""
+    settled: list[list[SettledItem | None]]
+    """What became of those that have settled, by their place, in pages."""
+    completed: int
+    failed: int
+    skipped: int
+    latest: list[Any]
+    """Key and place of the one that settled last: what follows is likely to be about it again."""
+
+
+class SettledItem(TypedDict, total=False):
+    """What is kept of an item: the fields of its state that are not as they were before it began."""
+
+    status: Required[SubStepStatus]
+    generation: int
+    key_generation: int
+    attempts: int
+    failures: int
+    interruptions: int
+    started_version: int | None
+    seconds: float | None
+    result: Any
+    error: dict[str, Any] | None
+    reason: str | None
 
 
 class PhaseState(TypedDict):
@@ -132,6 +204,8 @@ class State(TypedDict):
     writers: dict[str, dict[str, int]]
     """By context field, the version at which each writer (a sub-step's key, or "" for a person) last wrote it."""
     signals: dict[str, list[dict[str, Any]]]
+    undoing: Undoing | None
+    """Set from its first compensation on: whatever comes, the job can only be forked then."""
     last_error: str | None
     done: int
     total: int
@@ -173,6 +247,7 @@ _UNTOUCHED = SubStepState(
     deadline_at=None,
     items=None,
     compensation=None,
+    completed_version=None,
 )
 
 

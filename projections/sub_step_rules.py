@@ -8,7 +8,9 @@ from typing import Any
 from steplog.eventstore.clock import later
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
-from steplog.projections.context_rules import write_context
+from steplog.projections import fan_out, undoing
+from steplog.projections.context_rules import write_context, writer_of
+from steplog.projections.plan import key_of_place, place_of
 from steplog.projections.state import SETTLED, PhaseState, State, SubStepState, SubStepStatus, Wait, new_sub_step
 
 Rule = Callable[[State, Event, dict[str, Any]], None]
@@ -91,17 +93,38 @@ def _phase_ended(status: Any) -> Rule:
 # --- the sub-step ----------------------------------------------------------------------------------------------------
 
 
-def _of(state: State, data: dict[str, Any]) -> SubStepState:
+def _group(state: State, data: dict[str, Any]) -> SubStepState:
     return state["phases"][data["phase"]]["sub_steps"][data["sub_step"]]
 
 
+def _of(state: State, data: dict[str, Any]) -> SubStepState:
+    """The sub-step, or the item of it, owned."""
+    return fan_out.begin(_group(state, data), data["item"]) if "item" in data else _group(state, data)
+
+
 def _moved(state: State, data: dict[str, Any], status: SubStepStatus) -> SubStepState:
+    if "item" in data:
+        return fan_out.move(_group(state, data), data["item"], status)
     return status_changes(state, data["phase"], data["sub_step"], status)
+
+
+def _of_items_too(rule: Rule) -> Rule:
+    """A rule by which a sub-step settles, or an item does: that is then put away."""
+
+    def settle(state: State, event: Event, data: dict[str, Any]) -> None:
+        rule(state, event, data)
+        if "item" in data:
+            fan_out.put_away(_group(state, data), data["item"])
+        else:
+            fan_out.stop(_group(state, data))
+
+    return settle
 
 
 def _settled(state: State, event: Event, data: dict[str, Any], status: Any) -> SubStepState:
     sub_step = _moved(state, data, status)
     sub_step["completed_at"] = event.recorded_at
+    sub_step["completed_version"] = event.version if status == "completed" else None
     sub_step["retry_at"] = None
     sub_step["wait"] = None
     wake(state, event)
@@ -109,9 +132,9 @@ def _settled(state: State, event: Event, data: dict[str, Any], status: Any) -> S
 
 
 def _started(state: State, event: Event, data: dict[str, Any]) -> None:
-    if _of(state, data)["attempts"] + 1 != data["attempt"]:
-        raise DamagedLog(event.job_id, event.version, f"attempt {data['attempt']} is not the next one")
     sub_step = _moved(state, data, "in_progress")
+    if sub_step["attempts"] + 1 != data["attempt"]:
+        raise DamagedLog(event.job_id, event.version, f"attempt {data['attempt']} is not the next one")
     sub_step["attempts"] = data["attempt"]
     sub_step["when"] = data.get("when", sub_step["when"])
     sub_step["started_at"] = sub_step["started_at"] or event.recorded_at
@@ -120,7 +143,7 @@ def _started(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step["retry_at"] = None
     sub_step["wait"] = None
     sub_step["reason"] = None
-    if state["deadlines"] and sub_step["deadline_at"] is None:
+    if state["deadlines"] and sub_step["deadline_at"] is None and "item" not in data:
         _begin_to_count(state, event, data, sub_step)
 
 
@@ -138,7 +161,12 @@ def _waiting(state: State, event: Event, data: dict[str, Any]) -> None:
 
 
 def _progressed(state: State, event: Event, data: dict[str, Any]) -> None:
-    _of(state, data)["progress"] = {name: data[name] for name in ("done", "total", "note") if name in data}
+    progress = {"done": data["done"]}
+    if "total" in data:
+        progress["total"] = data["total"]
+    if "note" in data:
+        progress["note"] = data["note"]
+    _of(state, data)["progress"] = progress
 
 
 def _checkpointed(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -147,6 +175,7 @@ def _checkpointed(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step["draft"] = data.get("draft")
 
 
+@_of_items_too
 def _completed(state: State, event: Event, data: dict[str, Any]) -> None:
     if (wait := _of(state, data)["wait"]) and data.get("by", ENGINE) == ENGINE:
         _take_signal(state, wait)
@@ -157,7 +186,7 @@ def _completed(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step["reason"] = data.get("reason")
     sub_step["cursor"] = sub_step["draft"] = None
     if "context_refused" in data:
-        state["refused"][f"{data['phase']}/{data['sub_step']}"] = data["context_refused"]
+        state["refused"][place_of(data["phase"], data["sub_step"], data.get("item"))] = data["context_refused"]
 
 
 def _take_signal(state: State, wait: Wait) -> None:
@@ -170,6 +199,7 @@ def _take_signal(state: State, wait: Wait) -> None:
             del state["signals"][name]
 
 
+@_of_items_too
 def _failed(state: State, event: Event, data: dict[str, Any]) -> None:
     if (wait := _of(state, data)["wait"]) and data.get("by", ENGINE) == ENGINE:
         _take_signal(state, wait)
@@ -177,11 +207,15 @@ def _failed(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step["error"] = data["error"]
     sub_step["seconds"] = data["seconds"]
     sub_step["failures"] += 1
-    error = f"{data['sub_step']}: {data['error'].get('type')}: {data['error'].get('message')}"
+    what = f"{data['sub_step']}[{data['item']}]" if "item" in data else data["sub_step"]
+    error = f"{what}: {data['error'].get('type')}: {data['error'].get('message')}"
     state["last_error"] = error[:LAST_ERROR_CHARS_MAX]
 
 
 def _retry_scheduled(state: State, event: Event, data: dict[str, Any]) -> None:
+    if "item" not in data and fan_out.is_expanded(_group(state, data)):
+        _group_again(state, event, data)
+        return
     sub_step = _moved(state, data, "retrying")
     sub_step["completed_at"] = None
     sub_step["retry_at"] = data["retry_at"]
@@ -192,6 +226,16 @@ def _retry_scheduled(state: State, event: Event, data: dict[str, Any]) -> None:
         wake(state, event)
 
 
+def _group_again(state: State, event: Event, data: dict[str, Any]) -> None:
+    """A person lets the items that failed run again."""
+    sub_step = _moved(state, data, "in_progress")
+    sub_step["completed_at"] = sub_step["deadline_at"] = None
+    sub_step["failures"] = 0
+    fan_out.try_again(sub_step, data["retry_at"])
+    wake(state, event)
+
+
+@_of_items_too
 def _skipped(state: State, event: Event, data: dict[str, Any]) -> None:
     _settled(state, event, data, "skipped")["reason"] = data["reason"]
 
@@ -205,6 +249,9 @@ def _interrupted(state: State, event: Event, data: dict[str, Any]) -> None:
 
 
 def _reset(state: State, event: Event, data: dict[str, Any]) -> None:
+    if "items" in data:
+        _reset_items(state, event, data)
+        return
     for key in data["sub_steps"]:
         phase_name, _, name = key.partition("/")
         phase = state["phases"][phase_name]
@@ -214,12 +261,32 @@ def _reset(state: State, event: Event, data: dict[str, Any]) -> None:
         fresh["key_generation"] = old["key_generation"] if data.get("same_key") else fresh["generation"]
         fresh["attempts"] = old["attempts"]
         phase["sub_steps"][name] = fresh
-        state["refused"].pop(key, None)
-        for writers in state["writers"].values():
-            writers.pop(key, None)
+    keys = set(data["sub_steps"])
+    _forget_writes(state, lambda place: key_of_place(place) in keys)
     for phase_name in dict.fromkeys(key.partition("/")[0] for key in data["sub_steps"]):
         _open_again(state["phases"][phase_name])
     write_context(state, data, None)
+    wake(state, event)
+
+
+def _forget_writes(state: State, is_reset: Callable[[str], bool]) -> None:
+    for place in [place for place in state["refused"] if is_reset(place)]:
+        del state["refused"][place]
+    for writers in state["writers"].values():
+        for place in [place for place in writers if is_reset(place)]:
+            del writers[place]
+
+
+def _reset_items(state: State, event: Event, data: dict[str, Any]) -> None:
+    """Single items of one fan-out begin a new life; the group goes on."""
+    (key,) = data["sub_steps"]
+    phase_name, _, name = key.partition("/")
+    sub_step = status_changes(state, phase_name, name, "in_progress")
+    sub_step["completed_at"] = sub_step["deadline_at"] = None
+    fan_out.begin_anew(sub_step, data["items"], same_key=data.get("same_key", False))
+    items = {place_of(phase_name, name, item) for item in data["items"]}
+    _forget_writes(state, items.__contains__)
+    _open_again(state["phases"][phase_name])
     wake(state, event)
 
 
@@ -232,6 +299,13 @@ def _open_again(phase: PhaseState) -> None:
 
 
 def _inherited(state: State, event: Event, data: dict[str, Any]) -> None:
+    if "items" in data:
+        fan_out.inherit(_group(state, data), data, event.version)
+    if state["origin"]:
+        state["origin"]["missing"] -= 1
+    if data["status"] == "in_progress":
+        _inherited_in_part(state, event, data)
+        return
     sub_step = _settled(state, event, data, data["status"])
     sub_step["generation"] = sub_step["key_generation"] = data["generation"]
     sub_step["attempts"] = data["attempts"]
@@ -241,30 +315,26 @@ def _inherited(state: State, event: Event, data: dict[str, Any]) -> None:
     sub_step["idempotency_key"] = data.get("idempotency_key")
     sub_step["started_at"] = data.get("started_at")
     sub_step["completed_at"] = data.get("completed_at")
-    write_context(
-        state, {"set": data.get("context_written", {})}, (f"{data['phase']}/{data['sub_step']}", event.version)
-    )
-    if state["origin"]:
-        state["origin"]["missing"] -= 1
+    write_context(state, {"set": data.get("context_written", {})}, (writer_of(data), event.version))
+
+
+def _inherited_in_part(state: State, event: Event, data: dict[str, Any]) -> None:
+    """A fan-out that had not settled, or a part of its items."""
+    sub_step = _moved(state, data, "in_progress")
+    sub_step["generation"] = sub_step["key_generation"] = data["generation"]
+    sub_step["started_at"] = data.get("started_at")
+    sub_step["started_version"] = event.version
+    write_context(state, {"set": data.get("context_written", {})}, (writer_of(data), event.version))
 
 
 def _expanded(state: State, event: Event, data: dict[str, Any]) -> None:
-    sub_step = _of(state, data)
-    sub_step["items"] = {**(sub_step["items"] or {}), **{item["key"]: item for item in data["items"]}}
-
-
-def _compensation(status: str) -> Rule:
-    def rule(state: State, event: Event, data: dict[str, Any]) -> None:
-        sub_step = _of(state, data)
-        sub_step["compensation"] = {
-            "status": status,
-            "attempts": data["attempt"],
-            "error": data.get("error"),
-            "idempotency_key": data.get("idempotency_key", (sub_step["compensation"] or {}).get("idempotency_key")),
-        }
-        state["status"] = "compensating"
-
-    return rule
+    sub_step = _moved(state, data, "in_progress")
+    fan_out.expand(sub_step, data)
+    sub_step["when"] = data.get("when", sub_step["when"])
+    sub_step["started_at"] = sub_step["started_at"] or event.recorded_at
+    sub_step["started_version"] = event.version
+    if state["deadlines"] and sub_step["deadline_at"] is None:
+        _begin_to_count(state, event, data, sub_step)
 
 
 def _told_elsewhere(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -289,7 +359,8 @@ SUB_STEP_RULES: dict[str, Rule] = {
     "SubStepInherited": _inherited,
     "LateOutcome": _told_elsewhere,
     "SubStepExpanded": _expanded,
-    "CompensationStarted": _compensation("in_progress"),
-    "CompensationCompleted": _compensation("completed"),
-    "CompensationFailed": _compensation("failed"),
+    "CompensationStarted": undoing.started,
+    "CompensationCompleted": undoing.completed,
+    "CompensationFailed": undoing.failed,
+    "CompensationInterrupted": undoing.interrupted,
 }

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from steplog.eventstore.events import Event
 from steplog.projections.evolve import fold
+from steplog.projections.fan_out import counts_of
 from steplog.projections.plan import Key, key_of
 from steplog.projections.state import ENDED, STOPPED, PhaseStatus, State, SubStepStatus
 from steplog.projections.sub_step_rules import ENGINE
@@ -49,13 +50,17 @@ class Mark(TypedDict):
 
 
 class SubStepLine(TypedDict):
-    """What happened to a sub-step; `status` is None for one that the job's present plan no longer has."""
+    """What happened to a sub-step; `status` is None for one that the job's present plan no longer has.
+
+    A fan-out's attempts are the times in which any of its items ran; `items` are those in numbers.
+    """
 
     name: str
     status: SubStepStatus | None
     attempts: list[Attempt]
     waits: list[Wait]
     marks: list[Mark]
+    items: dict[str, int] | None
 
 
 class PhaseLine(TypedDict):
@@ -138,6 +143,7 @@ def _phases(state: State, lines: dict[Key, SubStepLine]) -> list[PhaseLine]:
         for sub_step, of in phase["sub_steps"].items():
             line = lines.pop(key_of(name, sub_step), None) or _line(sub_step)
             line["status"] = of["status"]
+            line["items"] = None if of["items"] is None else counts_of(of["items"])._asdict()
             found[name]["sub_steps"].append(line)
     for key, line in lines.items():
         name = key.partition("/")[0]
@@ -147,7 +153,7 @@ def _phases(state: State, lines: dict[Key, SubStepLine]) -> list[PhaseLine]:
 
 
 def _line(name: str) -> SubStepLine:
-    return SubStepLine(name=name, status=None, attempts=[], waits=[], marks=[])
+    return SubStepLine(name=name, status=None, attempts=[], waits=[], marks=[], items=None)
 
 
 # --- events, one after the other -------------------------------------------------------------------------------------
@@ -169,6 +175,10 @@ _STATUS = {
 }
 
 
+_ITEM_MARKS_MAX = 20
+"""How many late outcomes of its items a fan-out's line shows."""
+
+
 class _Spans:
     """The spans that the events so far make."""
 
@@ -176,6 +186,7 @@ class _Spans:
         self.lines: dict[Key, SubStepLine] = {}
         self.gaps: list[Gap] = []
         self._owned = False
+        self._fanning_out: list[SubStepLine] = []
         self._sign_of_life = ""
         """When the owner's last event was recorded."""
 
@@ -200,6 +211,8 @@ class _Spans:
             self._claimed(event.recorded_at)
         elif event.type in _LEAVE or event.version == 1:
             self._left(event)
+        elif "item" in event.data or event.type == "SubStepExpanded":
+            self._note_item(self._line_of(event.data["phase"], event.data["sub_step"]), event)
         elif "sub_step" in event.data and event.type in _NOTES:
             _NOTES[event.type](self, self._line_of(event.data["phase"], event.data["sub_step"]), event)
         elif event.type == "SubStepReset":
@@ -208,9 +221,25 @@ class _Spans:
         if event.type not in _OF_OTHERS and event.data.get("by", ENGINE) == ENGINE:
             self._sign_of_life = event.recorded_at
 
+    def _note_item(self, line: SubStepLine, event: Event) -> None:
+        """The group's bar, whichever items it is of: it ends with the group, or when its owner leaves."""
+        if event.type in ("SubStepStarted", "SubStepExpanded") and _open_attempt(line) is None:
+            number = len(line["attempts"]) + 1
+            self.started(line, event._replace(data={**event.data, "attempt": number}))
+            self._fanning_out.append(line)
+        elif event.type == "LateOutcome" and len(line["marks"]) < _ITEM_MARKS_MAX:
+            self.late(line, event)
+
+    def _pause_groups(self, cause: str, at: str) -> None:
+        for line in self._fanning_out:
+            if (attempt := _open_attempt(line)) is not None:
+                attempt["status"], attempt["ended_at"], attempt["reason"] = "interrupted", at, cause
+        self._fanning_out.clear()
+
     def _claimed(self, at: str) -> None:
         if self._owned:
             self.owner_died(at)
+            self._pause_groups("owner died", self.gaps[-1]["started_at"])
         else:
             self.gaps[-1]["ended_at"] = at
         self._owned = True
@@ -219,6 +248,7 @@ class _Spans:
         data = event.data
         cause = _STATUS.get(event.type) or ("waiting" if data.get("wake_at") else "queued")
         error = data.get("error")
+        self._pause_groups(cause, event.recorded_at)
         self._open_gap(cause, error.get("message") if error else data.get("reason"), event.recorded_at)
         self._owned = False
 
@@ -308,6 +338,7 @@ _NOTES: dict[str, Callable[[_Spans, SubStepLine, Event], None]] = {
     "SubStepStarted": _Spans.started,
     "CompensationStarted": _Spans.started,
     "SubStepInterrupted": _Spans.interrupted,
+    "CompensationInterrupted": _Spans.interrupted,
     "SubStepRetryScheduled": _Spans.waits,
     "SubStepWaiting": _Spans.waits,
     "SubStepInherited": _Spans.inherited,

@@ -99,6 +99,12 @@ def _started(event: Event) -> str:
     return f"attempt {event.data['attempt']}"
 
 
+def _expanded(event: Event) -> str:
+    keys = [item["key"] for item in event.data["items"]]
+    named = f": {one_line(', '.join(keys[:3]))}{', …' if len(keys) > 3 else ''}" if keys else ""
+    return f"{len(keys)} items{named}" + ("" if event.data["last"] else ", and more to come")
+
+
 def _waiting(event: Event) -> str:
     return one_line(" ".join(str(event.data[name]) for name in ("kind", "signal", "until") if event.data.get(name)))
 
@@ -173,7 +179,8 @@ def _late(event: Event) -> str:
 
 
 def _reset(event: Event) -> str:
-    keys = event.data["sub_steps"]
+    group = event.data["sub_steps"][0]
+    keys = [f"{group}[{item}]" for item in event.data["items"]] if "items" in event.data else event.data["sub_steps"]
     more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
     return ", ".join(part for part in (one_line(", ".join(keys[:2])) + more, _context(event)) if part)
 
@@ -190,6 +197,7 @@ def _forked(event: Event) -> str:
 
 def _inherited(event: Event) -> str:
     said = _error(event) or one_line(event.data.get("reason", ""))
+    said = f"{len(event.data['items'])} items" if "items" in event.data else said
     return f"{event.data['status']} at version {event.data['from_event']}{f': {said}' if said else ''}"
 
 
@@ -231,6 +239,7 @@ _SUMMARIES: dict[str, Callable[[Event], str]] = {
     "PhaseCompleted": _nothing,
     "PhaseFailed": _phase_failed,
     "SubStepStarted": _started,
+    "SubStepExpanded": _expanded,
     "SubStepWaiting": _waiting,
     "SubStepProgressed": _progressed,
     "SubStepLogged": _logged,
@@ -245,5 +254,8 @@ _SUMMARIES: dict[str, Callable[[Event], str]] = {
     "ContextChanged": _context,
     "InputChanged": _input,
     "LateOutcome": _late,
+    "CompensationStarted": _started,
+    "CompensationCompleted": _completed,
     "CompensationFailed": _failed,
+    "CompensationInterrupted": _interrupted,
 }

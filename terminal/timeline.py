@@ -54,7 +54,8 @@ def timeline_lines(timeline: Timeline, name: str, look: Look, columns: int) -> l
             label = shorten(f"{' ' * _INDENT}{one_line(line['name'])}", label_columns, look.ellipsis)
             note = shorten(_note(line, timeline), note_columns, look.ellipsis)
             lines.append(f"{pad(label, label_columns)}  {_painted(cells, look)}  {note}".rstrip())
-    lines += [*_gap_lines(timeline, look), *_legend(used, look, columns)]
+    gaps = (shorten(line, columns, look.ellipsis) for line in _gap_lines(timeline, look))
+    lines += [*gaps, *_legend(used, look, columns)]
     return [look.fit(line) for line in lines if line]
 
 
@@ -112,6 +113,8 @@ def _note(line: SubStepLine, timeline: Timeline) -> str:
     """How the sub-step stands, in a few words."""
     attempts, status = line["attempts"], line["status"]
     parts = [status.replace("_", " ") if status else "no longer in the plan"]
+    if items := line["items"]:
+        parts.append(f"{items['completed']}/{items['total']} items")
     if attempts:
         parts.append(since(attempts[-1]["started_at"], attempts[-1]["ended_at"] or timeline["edge_at"]))
     if len(attempts) > 1:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from steplog.projections.plan import Key, PhasePlan, Shape, SubStepPlan, key_of, split_key
+from steplog.projections.fan_out import counts_of
+from steplog.projections.plan import Key, PhasePlan, Shape, SubStepPlan, key_of, key_of_place, split_key
 from steplog.projections.readiness import open_edges, unmet_needs
 from steplog.projections.state import STOPPED, PhaseState, State, SubStepState
 from steplog.terminal.look import Look
@@ -150,7 +151,7 @@ def _sub_step_row(view: View, shape: Shape, key: Key, twig: str) -> _Row:
         f"{twig}{look.glyph(status)}   {one_line(name)}",
         look.word(status),
         _sub_step_time(view, sub_step),
-        waits_for or _detail(view, key, sub_step, plan),
+        " · ".join(part for part in (waits_for or _detail(view, key, sub_step, plan), _undoing(sub_step)) if part),
     )
 
 
@@ -180,10 +181,15 @@ def _edges(view: View, shape: Shape, key: Key) -> str:
 def _detail(view: View, key: Key, sub_step: SubStepState, plan: SubStepPlan) -> str:
     match sub_step["status"]:
         case "completed":
-            parts = [_attempts(sub_step), one_line(sub_step["reason"] or ""), _refused(view, key)]
+            parts = [
+                *_items(view, sub_step),
+                _attempts(sub_step),
+                one_line(sub_step["reason"] or ""),
+                _refused(view, key),
+            ]
         case "failed":
             tolerated = "optional: the job goes on" if plan["optional"] else ""
-            parts = [_attempts(sub_step), tolerated, error_line(sub_step["error"])]
+            parts = [*_items(view, sub_step), _attempts(sub_step), tolerated, error_line(sub_step["error"])]
         case "skipped":
             parts = [one_line(sub_step["reason"] or "")]
         case "retrying":
@@ -194,7 +200,7 @@ def _detail(view: View, key: Key, sub_step: SubStepState, plan: SubStepPlan) -> 
             parts = [one_line(sub_step["reason"] or ""), *_position(view, sub_step)]
         case "in_progress":
             attempt = _budget(sub_step, plan) if plan["retry"]["attempts"] > 1 and sub_step["failures"] else ""
-            parts = [attempt, *_position(view, sub_step)]
+            parts = [*_items(view, sub_step), attempt, *_position(view, sub_step)]
         case "waiting":
             parts = [_wait(view, sub_step)]
         case _:
@@ -211,8 +217,42 @@ def _attempts(sub_step: SubStepState) -> str:
     return f"attempt {sub_step['attempts']}" if sub_step["attempts"] > 1 else ""
 
 
+def _undoing(sub_step: SubStepState) -> str:
+    """How far undoing it has come."""
+    compensation = sub_step["compensation"]
+    if compensation is None:
+        return ""
+    if compensation["status"] == "completed":
+        return "undone"
+    error = error_line(compensation["error"])
+    status = compensation["status"].replace("_", " ")
+    return f"undoing: {status}, attempt {compensation['attempts']}" + (f": {error}" if error else "")
+
+
+def _items(view: View, sub_step: SubStepState) -> Iterator[str]:
+    """A fan-out in numbers."""
+    items = sub_step["items"]
+    if items is None:
+        return
+    counts = counts_of(items)
+    settled = counts.completed + counts.failed + counts.skipped
+    running = 0 if view.stalled else counts.in_progress
+    yield f"{view.look.bar(settled, counts.total, 5)} {settled}/{counts.total} items".lstrip()
+    for count, word in (
+        (running, "running"),
+        (counts.in_progress - running, "interrupted"),
+        (counts.waiting, "to run again"),
+        (counts.failed, "failed"),
+        (counts.skipped, "skipped"),
+    ):
+        if count:
+            yield f"{count} {word}"
+
+
 def _refused(view: View, key: Key) -> str:
-    refused = view.state["refused"].get(key)
+    refused = {
+        field: True for place, fields in view.state["refused"].items() if key_of_place(place) == key for field in fields
+    }
     return f"context refused: {one_line(', '.join(refused))}" if refused else ""
 
 

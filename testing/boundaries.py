@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from steplog.eventstore.codec import decode
 from steplog.eventstore.events import NewEvent
-from steplog.projections.plan import key_of
+from steplog.projections.plan import place_of, shown_place
 from steplog.testing.process import Fate
 
 _OUTCOMES = {"SubStepCompleted", "SubStepFailed", "SubStepSkipped", "SubStepCheckpointed"}
@@ -60,7 +60,7 @@ def name_of(type: str, data: Mapping[str, Any]) -> str:
     """An event in one line: `SubStepCompleted phase1/account #2`."""
     parts = [type]
     if data.get("sub_step"):
-        parts.append(key_of(data["phase"], data["sub_step"]))
+        parts.append(shown_place(place_of(data["phase"], data["sub_step"], data.get("item"))))
     elif data.get("phase"):
         parts.append(data["phase"])
     if data.get("attempt"):

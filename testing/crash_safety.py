@@ -12,7 +12,7 @@ from typing import Any
 
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.history import load
-from steplog.projections.plan import Key
+from steplog.projections.plan import Place
 from steplog.projections.state import ENDED, STOPPED, State
 from steplog.testing.boundaries import Boundaries, Boundary, name_of
 from steplog.testing.loop import Deadlock
@@ -94,8 +94,8 @@ class CrashSafety:
             return Run(
                 self._state(job_id),
                 at_crash,
-                sum((life.calls for life in lives), Counter[Key]()),
-                sum((life.calls for life in lives[1:]), Counter[Key]()),
+                sum((life.calls for life in lives), Counter[Place]()),
+                sum((life.calls for life in lives[1:]), Counter[Place]()),
                 self._happened() - before,
             )
         finally:

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
-import orjson
-
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import Clock
@@ -46,15 +44,17 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import Mark, batch_counts, judge, judge_claim, logs_of, read_to, tail_of
+from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of, unless_pruned
 from steplog.testing.clock import VirtualClock
-from steplog.testing.memory_log import InspectionInMemory, JobInMemory, due_of, matches, owned, position_at, row_of
+from steplog.testing.memory_fleet import HintsInMemory, batches_of, longest_due, work_of
+from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
 from steplog.testing.memory_schedules import SchedulesInMemory
 from steplog.testing.memory_slots import SlotsInMemory
+from steplog.testing.memory_transaction import EndingInMemory
 
 
-class MemoryStore(SchedulesInMemory):
+class MemoryStore(SchedulesInMemory, HintsInMemory):
     """A store that lives as long as the object."""
 
     url = "memory:"
@@ -62,14 +62,15 @@ class MemoryStore(SchedulesInMemory):
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or VirtualClock()
-        super().__init__(self.clock.now)
+        SchedulesInMemory.__init__(self, self.clock.now)
+        HintsInMemory.__init__(self)
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
+        self._pruned: dict[str, Position] = {}
         self.projected = ProjectedInMemory(self._versions)
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
-        self._hints = 0
         self._slots = SlotsInMemory()
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
@@ -114,7 +115,7 @@ class MemoryStore(SchedulesInMemory):
                     raise KeyConflict(*name, job_id)
                 return job_id
             if job.job_id in self._jobs:
-                self._require_same(job)
+                self._jobs[job.job_id].require_same(job)
                 return job.job_id
             if job.claim and job.claim.worker_id:
                 self._require_alive(job.claim.worker_id)
@@ -194,34 +195,17 @@ class MemoryStore(SchedulesInMemory):
 
     def look_for_work(self, query: WorkQuery) -> Work:
         with self._lock:
-            now, heads = self.now(), [job.head for job in self._jobs.values()]
-            wanted = [head for head in heads if head.columns.workflow in query.workflows]
-            free = [head for head in wanted if head.worker_id is None and head.columns.wake_at is not None]
-            late = [head.columns.wake_at for head in free if head.columns.wake_at and head.columns.wake_at > now]
-            fresh = [head for head in wanted if query.refused.get(head.job_id) != head.version]
-            left = [head for head in fresh if head.worker_id is not None and not self._lives(head.worker_id)]
-            return Work(now, due_of(query, free, now), left[: query.limit], min(late, default=None))
+            return work_of(query, self._heads(), self.now(), self._lives)
 
     def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
         with self._lock:
             rows = {head.job_id: self._job(head.job_id).rows[: head.version] for head in heads}
         return logs_of(heads, lambda head: rows[head.job_id])
 
-    def hint(self) -> None:
-        with self._lock:
-            self._hints += 1
-            self._let_go.notify_all()
-
-    def await_hint(self, timeout_s: float) -> bool:
-        """In real time: the virtual clock stands still for a thread that waits."""
-        with self._lock:
-            hints = self._hints
-            return self._let_go.wait_for(lambda: self._hints > hints, timeout_s)
-
     def begin(self, timeout_s: float | None = None) -> SQLiteTransaction:
         self._database_turn.acquire()
         self._database.execute("BEGIN IMMEDIATE")
-        return SQLiteTransaction(self._database, _InMemory(self), timeout_s)
+        return SQLiteTransaction(self._database, EndingInMemory(self), timeout_s)
 
     # --- reading the log ---------------------------------------------------------------------------------------------
 
@@ -240,9 +224,7 @@ class MemoryStore(SchedulesInMemory):
 
     def batches(self, batch_id: str | None = None, limit: int = 50) -> list[BatchCount]:
         with self._lock:
-            heads = [job.head.columns for job in self._jobs.values()]
-            found = [head for head in heads if head.batch_id is not None and batch_id in (None, head.batch_id)]
-            return batch_counts((head.batch_id, head.created_at, head.status, 1) for head in found)[: max(limit, 0)]
+            return batches_of(self._heads(), batch_id)[: max(limit, 0)]
 
     def find(self, suffix: str, limit: int = 10) -> list[str]:
         with self._lock:
@@ -254,6 +236,9 @@ class MemoryStore(SchedulesInMemory):
             return sorted(found, reverse=True)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
+        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
         with self._lock:
             job = self._job(job_id)
             head, rows = job.head, list(job.rows)
@@ -278,22 +263,27 @@ class MemoryStore(SchedulesInMemory):
 
     def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
         with self._lock:
-            states = self._jobs[job_id].states if job_id in self._jobs else {}
-            versions = [
-                version
-                for reducer, version in states
-                if reducer == reducer_version and (until is None or version <= until)
-            ]
-            if not versions:
-                return None
-            position, state = states[reducer_version, max(versions)]
-            return StoredState(job_id, position, reducer_version, orjson.loads(state))
+            return self._jobs[job_id].state_at(reducer_version, until) if job_id in self._jobs else None
 
     def save_state(self, stored: StoredState) -> None:
         with self._lock:
-            job, at = self._job(stored.job_id), stored.position
-            if at.hash in (row.hash for row in job.rows[at.version - 1 : at.version]):
-                job.states.setdefault((stored.reducer_version, at.version), (at, orjson.dumps(stored.state)))
+            self._job(stored.job_id).keep(stored)
+
+    def prune(self, job_id: str, at: Position) -> bool:
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None or (job.head.version, job.head.hash) != (at.version, at.hash) or job.head.worker_id:
+                return False
+            if job.head.columns.status not in ("completed", "cancelled"):
+                return False
+            self._pruned[job_id] = Position(at.version, at.hash)
+            job.rows.clear()
+            job.states.clear()
+            return True
+
+    def pruned(self, job_id: str) -> Position | None:
+        with self._lock:
+            return self._pruned.get(job_id)
 
     @property
     def inspection(self) -> Inspection:
@@ -320,13 +310,11 @@ class MemoryStore(SchedulesInMemory):
 
     def owned_counts(self) -> dict[str, int]:
         with self._lock:
-            return dict(Counter(job.head.worker_id for job in self._jobs.values() if job.head.worker_id is not None))
+            return dict(Counter(head.worker_id for head in self._heads() if head.worker_id is not None))
 
     def longest_ready(self, limit: int) -> list[Head]:
         with self._lock:
-            free = [job.head for job in self._jobs.values() if job.head.worker_id is None]
-            due = [head for head in free if head.columns.wake_at and head.columns.wake_at <= self.now()]
-            return sorted(due, key=lambda head: head.columns.wake_at or "")[: max(limit, 0)]
+            return longest_due(self._heads(), self.now())[: max(limit, 0)]
 
     def workers(self) -> list[Worker]:
         with self._lock:
@@ -342,6 +330,9 @@ class MemoryStore(SchedulesInMemory):
         if job_id not in self._jobs:
             raise JobNotFound(job_id)
         return self._jobs[job_id]
+
+    def _heads(self) -> list[Head]:
+        return [job.head for job in self._jobs.values()]
 
     def _is_owned(self, job_id: str) -> bool:
         return self._job(job_id).head.worker_id is not None
@@ -367,8 +358,7 @@ class MemoryStore(SchedulesInMemory):
         job = self._jobs[item.job_id]
         if job.held:
             return Answer(item.job_id, Code.BUSY, job.head.version)
-        first = item.expected.version
-        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
+        first, marks = item.expected.version, marks_of(job, item)
         code = judge_claim(item, job.head, lambda: marks)
         if code is Code.STORED and job.head.version == first:
             for wanted in slots:
@@ -378,20 +368,13 @@ class MemoryStore(SchedulesInMemory):
         return Answer(item.job_id, code, job.head.version)
 
     def _judged(self, job: JobInMemory, item: Append) -> Code:
-        first = item.expected.version
-        marks = {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(first - 1, 0) :]}
-        return judge(item, job.head, lambda: marks)
+        return judge(item, job.head, lambda: marks_of(job, item))
 
     def _store(self, job: JobInMemory, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> None:
         end = end_of(events, head.position)
         job.rows.extend(row_of(event) for event in events)
         self._feed.extend(FeedEntry(event.job_id, event.version, event.type, event.recorded_at) for event in events)
         job.head = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
-
-    def _require_same(self, job: NewJob) -> None:
-        stored = [row.event_id for row in self._jobs[job.job_id].rows[: len(job.events)]]
-        if stored != [event.event_id for event in job.events]:
-            raise StoreError(f"job {job.job_id} exists already, with other events")
 
     def _require_alive(self, worker_id: str) -> None:
         if worker_id not in self._workers or self._workers[worker_id].state != "alive":
@@ -405,46 +388,3 @@ class MemoryStore(SchedulesInMemory):
         worker = self._workers.get(worker_id)
         if worker and worker.state == "alive":
             self._workers[worker_id] = replace(worker, state=state)
-
-
-class _InMemory:
-    """How a handler's transaction ends in memory: what it appends is stored when its database commits."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-        self._held: JobInMemory | None = None
-        self._staged: Append | None = None
-
-    def append(self, item: Append) -> Answer:
-        store = self._store
-        with store._lock:
-            if self._held is None:
-                store._await_head(item.job_id)
-            if item.job_id not in store._jobs:
-                return Answer(item.job_id, Code.MISSING, 0)
-            self._held = job = store._jobs[item.job_id]
-            job.held, code = True, store._judged(job, item)
-            self._staged = item if code is Code.STORED else None
-            return Answer(item.job_id, code, item.events[-1].version if self._staged else job.head.version)
-
-    def tail(self, job_id: str, known: Position) -> list[Event]:
-        with self._store._lock:
-            job = self._store._job(job_id)
-            return tail_of(job.head, job.rows[known.version :], known)
-
-    def commit(self) -> None:
-        with self._store._lock:
-            self._store._database.execute("COMMIT")
-            if self._held is not None and (item := self._staged) is not None:
-                head = owned(self._held.head, None) if item.release else self._held.head
-                self._store._store(self._held, head, item.events, item.columns)
-
-    def let_go(self) -> None:
-        store = self._store
-        if store._database.in_transaction:
-            store._database.execute("ROLLBACK")
-        with store._lock:
-            if self._held is not None:
-                self._held.held = False
-            store._let_go.notify_all()
-        store._database_turn.release()

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import DamagedLog
+from steplog.eventstore.errors import DamagedLog, StoreError
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.inspection import PAGE_JOBS, Key
 from steplog.eventstore.rows import Row
-from steplog.eventstore.store import Claim, Head, HeadQuery, StoredState, WorkQuery
+from steplog.eventstore.store import Append, Claim, Head, HeadQuery, NewJob, StoredState
+from steplog.eventstore.stream import Mark
 
 
 @dataclass(slots=True)
@@ -24,6 +25,29 @@ class JobInMemory:
     """By reducer version and version; as bytes, so that nobody holds a reference into the store."""
     held: bool = False
     """Whether a transaction that has appended is still open: everybody else waits for its end."""
+
+    def keep(self, stored: StoredState) -> None:
+        """Keep a state that is one of this log."""
+        at = stored.position
+        if at.hash in (row.hash for row in self.rows[at.version - 1 : at.version]):
+            self.states.setdefault((stored.reducer_version, at.version), (at, orjson.dumps(stored.state)))
+
+    def state_at(self, reducer_version: int, until: int | None) -> StoredState | None:
+        """The latest state kept of that reducer, at most at version `until`."""
+        versions = [
+            version
+            for reducer, version in self.states
+            if reducer == reducer_version and (until is None or version <= until)
+        ]
+        if not versions:
+            return None
+        position, state = self.states[reducer_version, max(versions)]
+        return StoredState(self.head.job_id, position, reducer_version, orjson.loads(state))
+
+    def require_same(self, job: NewJob) -> None:
+        """Raise StoreError unless it began with the same events."""
+        if [row.event_id for row in self.rows[: len(job.events)]] != [event.event_id for event in job.events]:
+            raise StoreError(f"job {job.job_id} exists already, with other events")
 
 
 class InspectionInMemory:
@@ -54,18 +78,6 @@ class InspectionInMemory:
 
     def damage(self) -> list[str]:
         return []
-
-
-def due_of(query: WorkQuery, free: Sequence[Head], now: str) -> list[Head]:
-    """By workflow, of each the first few by priority and then by time."""
-    due: list[Head] = []
-    for workflow in query.workflows:
-        found = [head for head in free if head.columns.workflow == workflow and (head.columns.wake_at or "") <= now]
-        fresh = [head for head in found if query.refused.get(head.job_id) != head.version]
-        fresh = [head for head in fresh if not query.is_held_up(workflow, head.columns.tags)]
-        in_order = sorted(fresh, key=lambda head: (-head.columns.priority, head.columns.wake_at or ""))
-        due += in_order[: query.limit]
-    return due
 
 
 def owned(head: Head, claim: Claim | None) -> Head:
@@ -111,3 +123,8 @@ def matches(head: Head, query: HeadQuery) -> bool:
         and (query.since is None or columns.created_at >= query.since)
         and (query.before is None or head.job_id < query.before)
     )
+
+
+def marks_of(job: JobInMemory, item: Append) -> dict[int, Mark]:
+    """The stored events from where the item is to go on, by version."""
+    return {row.version: Mark(row.event_id, row.hash) for row in job.rows[max(item.expected.version - 1, 0) :]}

@@ -7,10 +7,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from steplog.engine.decider import idempotency_key
 from steplog.eventstore.codec import encode
-from steplog.projections.plan import Key, Shape, key_of
+from steplog.projections.fan_out import item_of, items_of, results_of
+from steplog.projections.plan import ITEM_MARK, UNDO_MARK, Place, Shape, key_of, shown_place
 from steplog.projections.readiness import sub_step_of
-from steplog.projections.state import State
+from steplog.projections.state import State, SubStepState
 
 _CHARS_MAX = 300
 """How much of a value a message shows."""
@@ -22,9 +24,9 @@ class Run:
 
     state: State
     at_crash: State | None
-    calls: Counter[Key]
-    """How often each handler was called."""
-    calls_since: Counter[Key]
+    calls: Counter[Place]
+    """How often each handler was called; of a fan-out, for each item."""
+    calls_since: Counter[Place]
     """How often since the crash."""
     effects: Counter[str]
     """What it did to the outside world."""
@@ -32,13 +34,21 @@ class Run:
 
 def broken_promises(run: Run, undisturbed: Run) -> Iterator[str]:
     """What no crash may do, whatever the handlers are like."""
-    for key, calls in run.calls.items():
-        at_crash = sub_step_of(run.at_crash, key)["status"] if run.at_crash else None
-        most = undisturbed.calls[key] + (at_crash == "in_progress")
-        if at_crash == "completed" and run.calls_since[key]:
-            yield f"{key} had completed, and ran again"
+    for place, calls in run.calls.items():
+        at_crash = _status_at(run.at_crash, place) if run.at_crash else None
+        most = undisturbed.calls[place] + (at_crash == "in_progress")
+        if at_crash == "completed" and run.calls_since[place]:
+            yield f"{shown_place(place)} had completed, and ran again"
         elif calls > most:
-            yield f"{key} ran {calls} times (expected at most {most})"
+            yield f"{shown_place(place)} ran {calls} times (expected at most {most})"
+
+
+def _status_at(state: State, place: Place) -> str:
+    key, _, item = place.partition(ITEM_MARK)
+    sub_step = sub_step_of(state, key)
+    if place.endswith(UNDO_MARK):
+        return sub_step["compensation"]["status"] if sub_step["compensation"] else "pending"
+    return item_of(sub_step, item)["status"] if item and sub_step["items"] else sub_step["status"]
 
 
 def differences(run: Run, undisturbed: Run, may_differ: Collection[str]) -> Iterator[str]:
@@ -58,9 +68,15 @@ def differences(run: Run, undisturbed: Run, may_differ: Collection[str]) -> Iter
 def _failed_as_declared(state: State) -> bool:
     """Whether an interruption was the end of a sub-step because its policy says so: then nothing can be compared."""
     return any(
-        step["on_interrupt"] == "fail" and sub_step_of(state, key)["interruptions"]
+        step["on_interrupt"] == "fail" and any(each["interruptions"] for each in _with_items(sub_step_of(state, key)))
         for key, step in Shape.of(state["plan"]).sub_steps.items()
     )
+
+
+def _with_items(sub_step: SubStepState) -> Iterator[SubStepState]:
+    yield sub_step
+    if sub_step["items"] is not None:
+        yield from (item.state for item in items_of(sub_step))
 
 
 def _outcome(state: State) -> dict[str, str]:
@@ -70,7 +86,10 @@ def _outcome(state: State) -> dict[str, str]:
         for name, step in of_phase["sub_steps"].items():
             key = key_of(phase, name)
             found[f"end of {key}"] = _ended(step["status"], step["error"], step["reason"])
-            found[key] = _renamed(_text(step["result"]), names)
+            found[key] = _renamed(_text(results_of(step)), names)
+            for item in items_of(step) if step["items"] else ():
+                end = _ended(item.state["status"], item.state["error"], item.state["reason"])
+                found[f"end of {key}[{item.key}]"] = end
     return found | {f"context.{name}": _renamed(_text(value), names) for name, value in state["context"].items()}
 
 
@@ -91,8 +110,14 @@ def _names(state: State) -> dict[str, str]:
     """What stands for the ids and keys of this very job, so that two jobs can be compared."""
     names = {state["job_id"]: "<job id>"}
     for key in Shape.of(state["plan"]).sub_steps:
-        if found := sub_step_of(state, key)["idempotency_key"]:
+        sub_step = sub_step_of(state, key)
+        if found := sub_step["idempotency_key"]:
             names[found] = f"<key of {key}>"
+        if sub_step["compensation"] is not None:
+            names[sub_step["compensation"]["idempotency_key"]] = f"<key of the compensation of {key}>"
+        for item in items_of(sub_step) if sub_step["items"] else ():
+            generation = item.state["key_generation"]
+            names[idempotency_key(state["job_id"], key, generation, item.key)] = f"<key of {key}[{item.key}]>"
     return names
 
 

@@ -13,15 +13,18 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar, TypeVarTuple, cast
 
+from steplog.engine.attempts import UNDOING
 from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.jobs import prepare
+from steplog.engine.listing import key_of_item
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.worker import Worker
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.process_identity import own_identity
 from steplog.eventstore.store import Answer, Append, Code, Store, StoreTransaction
 from steplog.eventstore.writer import Item, Mailbox, Outcome, Writer
-from steplog.projections.plan import Key
+from steplog.projections.fan_out import attempts_in
+from steplog.projections.plan import Key, Place, place_of, split_key
 from steplog.projections.state import State
 from steplog.testing.clock import VirtualClock
 from steplog.testing.landing import Landing
@@ -62,7 +65,7 @@ class Process:
     """One worker, on one loop, with one job. Used in one thread; `bury` ends it."""
 
     def __init__(self, around: Surroundings, definition: AnyDefinition, fate: Fate) -> None:
-        self.calls: Counter[Key] = Counter()
+        self.calls: Counter[Place] = Counter()
         """How often each handler was called."""
         self.is_dead = False
         store, clock = around.store, around.clock
@@ -179,7 +182,14 @@ class Process:
     def _sub_steps_running(self) -> list[AnySubStep]:
         """Those with an attempt that is not over: its task has their name."""
         names = [task.get_name().rpartition("#")[0] for task in asyncio.all_tasks(self._loop)]
-        return [self._definition.sub_steps[name] for name in names if name in self._definition.sub_steps]
+        called = [self._called(name) for name in names]
+        return [sub_step for sub_step in called if sub_step is not None]
+
+    def _called(self, name: str) -> AnySubStep | None:
+        """What a task of that name calls: a sub-step, or its compensation."""
+        key = name.removesuffix(UNDOING)
+        sub_step = self._definition.sub_steps.get(key)
+        return sub_step.undo if sub_step is not None and key != name else sub_step
 
     def opened(self, transaction: StoreTransaction) -> StoreTransaction:
         """A handler's transaction, in the handler's thread."""
@@ -191,7 +201,7 @@ class Process:
 
     def _watched(self, key: Key, sub_step: AnySubStep) -> Callable[..., Any]:
         async def called(*args: Any, **kwargs: Any) -> Any:
-            self.calls[key] += 1
+            self.calls[_place(key, sub_step, args)] += 1
             try:
                 return await sub_step.handler(*args, **kwargs)
             finally:
@@ -200,9 +210,9 @@ class Process:
         def called_in_thread(*args: Any, **kwargs: Any) -> Any:
             try:
                 with self._threads.going(key):
-                    self.calls[key] += 1
+                    self.calls[_place(key, sub_step, args)] += 1
                     if sub_step.bindings.wants_step:
-                        through_gate(args[0], self._threads)
+                        through_gate(args[0 if sub_step.fan_out is None else 1], self._threads)
                     return sub_step.handler(*args, **kwargs)
             finally:
                 self._landing.wait_in_thread()
@@ -210,8 +220,15 @@ class Process:
         return called if sub_step.bindings.is_async else called_in_thread
 
 
+def _place(key: Key, sub_step: AnySubStep, args: Sequence[Any]) -> Place:
+    """Which handler is called; of a fan-out, for which item: that is its first argument."""
+    if sub_step.fan_out is None:
+        return key
+    return place_of(*split_key(key), key_of_item(args[0], sub_step.fan_out.key))
+
+
 def _runs_something(state: State) -> bool:
-    return any(phase["in_progress"] for phase in state["phases"].values())
+    return any(attempts_in(phase) for phase in state["phases"].values())
 
 
 class _Loop(VirtualLoop):

@@ -9,11 +9,11 @@ from typing import Any
 
 from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.injection import Resource
-from steplog.projections.plan import Key
+from steplog.projections.plan import Place, place_of, split_key
 
 Provider = Callable[[], Any]
-Watch = Callable[[Key, AnySubStep], Callable[..., Any]]
-"""From a sub-step to what is called in place of its handler."""
+Watch = Callable[[Place, AnySubStep], Callable[..., Any]]
+"""From a sub-step, or a compensation, to what is called in place of its handler."""
 
 
 def rewired(definition: AnyDefinition, replacements: Mapping[Provider, Any], watch: Watch) -> AnyDefinition:
@@ -23,7 +23,7 @@ def rewired(definition: AnyDefinition, replacements: Mapping[Provider, Any], wat
     return rewired
 
 
-def _sub_step(key: Key, given: AnySubStep, replacements: Mapping[Provider, Any], watch: Watch) -> AnySubStep:
+def _sub_step(key: Place, given: AnySubStep, replacements: Mapping[Provider, Any], watch: Watch) -> AnySubStep:
     resources = {
         name: _opening(replacements[resource.provider]) if resource.provider in replacements else resource
         for name, resource in given.bindings.resources.items()
@@ -31,6 +31,9 @@ def _sub_step(key: Key, given: AnySubStep, replacements: Mapping[Provider, Any],
     sub_step = copy(given)
     sub_step.bindings = replace(given.bindings, resources=resources)
     sub_step.handler = watch(key, given)
+    if given.undo is not None:
+        place = place_of(*split_key(key), undoing=True)
+        sub_step.undo = _sub_step(place, given.undo, replacements, watch)
     return sub_step
 
 

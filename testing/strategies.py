@@ -15,9 +15,12 @@ from steplog.engine import facts as fact
 from steplog.engine.context import fields_of
 from steplog.engine.decider import decide, in_progress, next_due
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.facts import AttemptId, Fact, Situation
+from steplog.engine.errors import ItemsRefused
+from steplog.engine.facts import AttemptId, Fact, Listed, Situation
 from steplog.engine.injection import Produces
+from steplog.engine.listing import list_of_items
 from steplog.engine.plan import plan_of
+from steplog.engine.sub_step import FanOut
 from steplog.engine.values import dump
 from steplog.eventstore import events as ev
 from steplog.eventstore.chain import Position, end_of, seal
@@ -28,7 +31,7 @@ from steplog.eventstore.events import Event, EventData, NewEvent
 from steplog.projections.evolve import evolve
 from steplog.projections.plan import Key, Shape
 from steplog.projections.readiness import sub_step_of
-from steplog.projections.state import State
+from steplog.projections.state import GOING_ON, State
 from steplog.testing.clock import VirtualClock
 
 Values = st.SearchStrategy[Any]
@@ -44,9 +47,16 @@ _SPREADS = st.sampled_from([0.0, 0.5, 0.99])
 _ANSWERS = st.sampled_from([True, True, "no"])
 _CRASHES = st.sampled_from([False] * 9 + [True])
 _SHORT_S = 0.5
+ITEMS_MAX = 5
 
 json_values: Values = st.sampled_from([None, 0, -0.5, "text", [1, {"a": []}], {"b": None, "a": {"é": True}}])
 """A few plain JSON values of every shape."""
+
+
+listed_values: Values = st.integers(0, ITEMS_MAX).map(
+    lambda count: [Listed(f"i{place}", {"number": place}) for place in range(count)]
+)
+"""A few items of a fan-out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,11 @@ def histories(
         for name, field in workflow.context_type.model_fields.items()
     }
     inputs = _recorded(input, workflow.input_type, "input")
+    items = {
+        key: _items_of(sub_step.fan_out, sub_step.bindings.item)
+        for key, sub_step in workflow.sub_steps.items()
+        if sub_step.fan_out is not None
+    }
     created = st.builds(
         ev.JobCreated,
         workflow=st.just(workflow.name),
@@ -87,13 +102,32 @@ def histories(
         context=st.just(fields_of(workflow.context_type())),
     )
     changes = st.fixed_dictionaries({}, optional=fields)
-    return created.flatmap(lambda job: histories_of(job, typed.__getitem__, changes))
+    return created.flatmap(lambda job: histories_of(job, typed.__getitem__, changes, items.__getitem__))
 
 
 @st.composite
-def histories_of(draw: Draw, created: ev.JobCreated, results: Callable[[Key], Values], changes: Values) -> History:
-    """Histories of a job that begins so: results by sub-step and changes of the context are plain JSON."""
-    return _Life(draw, created, results, changes).run()
+def histories_of(
+    draw: Draw,
+    created: ev.JobCreated,
+    results: Callable[[Key], Values],
+    changes: Values,
+    items: Callable[[Key], Values] = lambda key: listed_values,
+) -> History:
+    """Histories of a job that begins so: results by sub-step, changes of the context and items are plain JSON."""
+    return _Life(draw, created, results, changes, items).run()
+
+
+def _items_of(fan_out: FanOut, kind: Any) -> Values:
+    """Lists of a fan-out's items; those that it refuses are left out."""
+
+    def listed(items: list[Any]) -> list[Any]:
+        try:
+            return [list_of_items(items, kind, fan_out.key)]
+        except (PayloadRefused, ItemsRefused):
+            return []
+
+    items = json_values if kind is Any else st.from_type(kind)
+    return st.lists(items, max_size=ITEMS_MAX).map(listed).filter(bool).map(lambda kept: kept[0])
 
 
 def _recorded(values: Values | None, annotation: Any, path: str) -> Values:
@@ -113,10 +147,18 @@ def _recorded(values: Values | None, annotation: Any, path: str) -> Values:
 class _Life:
     """One job, from its creation on."""
 
-    def __init__(self, draw: Draw, created: ev.JobCreated, results: Callable[[Key], Values], changes: Values) -> None:
+    def __init__(
+        self,
+        draw: Draw,
+        created: ev.JobCreated,
+        results: Callable[[Key], Values],
+        changes: Values,
+        items: Callable[[Key], Values],
+    ) -> None:
         self._draw = draw
         self._results = results
         self._changes = changes
+        self._items = items
         self._clock = VirtualClock()
         self._shape = Shape.of(created.plan)
         self._events: list[Event] = []
@@ -131,9 +173,11 @@ class _Life:
     def run(self) -> History:
         self._decide([])
         for _ in range(STEPS_MAX):
-            if self._state["status"] == "running":
+            if self._state["status"] in GOING_ON:
                 self._go_on()
-            elif self._state["status"] in ("parked", "failed"):
+            elif self._state["status"] == "parked" or (
+                self._state["status"] == "failed" and not self._state["undoing"]
+            ):
                 self._resume_or_not()
             else:
                 break
@@ -184,15 +228,15 @@ class _Life:
             case "progress":
                 return fact.Progressed(of, 1, 2, None)
             case _:
-                stale = AttemptId(of.phase, of.sub_step, of.generation, of.attempt + 1)
-                return fact.Completed(stale, None, {}, 1.0)
+                return fact.Completed(of._replace(attempt=of.attempt + 1), None, {}, 1.0)
 
     def _decide(self, happened: list[Fact]) -> None:
         situation = Situation()
         decision = decide(self._state, self._shape, happened, self._now(), situation)
-        while decision.questions:
+        while decision.questions or decision.unlisted:
             answers = {key: self._draw(_ANSWERS) for key in decision.questions}
-            situation = situation._replace(answers={**situation.answers, **answers})
+            items = {key: self._draw(self._items(key)) for key in decision.unlisted}
+            situation = situation._replace(answers={**situation.answers, **answers}, items={**situation.items, **items})
             decision = decide(self._state, self._shape, happened, self._now(), situation)
         self._record(list(decision.events))
         self._foreseen = decision.state

@@ -10,7 +10,7 @@ from shown_jobs import JOB_ID, after
 from steplog.engine import facts as fact
 from steplog.engine.actions import Who
 from steplog.engine.decider import decide, in_progress, next_due
-from steplog.engine.facts import Situation
+from steplog.engine.facts import Listed, Situation
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later
 from steplog.eventstore.events import Event, EventData
@@ -29,6 +29,9 @@ def plan(**phases: list[dict[str, Any]]) -> dict[str, Any]:
     return {"phases": [{"name": name, "sub_steps": sub_steps} for name, sub_steps in phases.items()]}
 
 
+ITEMS = [Listed(f"i{place}", place) for place in range(3)]
+
+
 class Job:
     """A job that goes on as a test says; a second passes with every append."""
 
@@ -38,6 +41,8 @@ class Job:
         """What the latest decision came to."""
         self.state: State = evolve(None, Event(JOB_ID, 1, "", created.type(), 1, after(0), created.as_data(), ""))
         self.shape = Shape.of(of)
+        self.items: dict[str, list[Listed] | dict[str, Any]] = {}
+        """By fan-out, what its items are listed to be; three, unless a test says otherwise."""
 
     def append(self, *data: EventData) -> list[EventData]:
         evolution = Evolution(self.state)
@@ -56,12 +61,15 @@ class Job:
 
     def decide(self, *happened: fact.Fact, answer: Any = True, **situation: Any) -> Job:
         answers: dict[str, Any] = {}
+        items: dict[str, Any] = {}
         while True:
-            decision = decide(self.state, self.shape, happened, self.now(), Situation(answers=answers, **situation))
-            if not decision.questions:
+            now = Situation(answers=answers, items=items, **situation)
+            decision = decide(self.state, self.shape, happened, self.now(), now)
+            if not decision.questions and not decision.unlisted:
                 self.state, self.decided = decision.state, list(decision.events)
                 return self
             answers |= dict.fromkeys(decision.questions, answer)
+            items |= {key: self.items.get(key, ITEMS) for key in decision.unlisted}
 
     def completes(self, *names: str, changed: dict[str, Any] | None = None) -> Job:
         return self.decide(
@@ -71,6 +79,13 @@ class Job:
                 if of.sub_step in names
             )
         )
+
+    def item_completes(self, *keys: str) -> Job:
+        running = [of for of in in_progress(self.state) if of.item in keys]
+        return self.decide(*(fact.Completed(of, of.item, {}, 1.0) for of in running))
+
+    def item_fails(self, *keys: str, error: dict[str, Any] = ERROR) -> Job:
+        return self.decide(*(fact.Failed(of, error, 1.0) for of in in_progress(self.state) if of.item in keys))
 
     def fails(self, *names: str, error: dict[str, Any] = ERROR) -> Job:
         return self.decide(*(fact.Failed(of, error, 1.0) for of in in_progress(self.state) if of.sub_step in names))

@@ -29,6 +29,14 @@ WAITS = st.sampled_from(
         {"wait": {"kind": "signal", "signal": "go", "seconds": 3.0}, "default": "nobody"},
     ]
 )
+FAN_OUTS = st.sampled_from([*[{}] * 4, {"map": {"parallel": 1}}, {"map": {"parallel": 3}}])
+COMPENSATIONS = st.sampled_from(
+    [
+        *[{}] * 4,
+        {"compensate": {"retry": {"attempts": 2, "wait_s": 1.0, "factor": 2.0, "wait_s_max": 9.0, "jitter": 0.5}}},
+    ]
+)
+COMPENSATE_ON = st.sampled_from([{}, {"compensate_on": ["cancelled", "failed"]}])
 DEADLINES = st.sampled_from([*[{}] * 8, {"deadline_s": 4.0}])
 EDGES = st.lists(st.integers(0, 11), unique=True, max_size=3)
 
@@ -70,11 +78,12 @@ def plans(draw: Draw) -> Plan:
                     "when": draw(BOOLEANS),
                     "on_interrupt": draw(POLICIES),
                     "retry": {"attempts": draw(SMALL), "wait_s": 1.0, "factor": 2.0, "wait_s_max": 9.0, "jitter": 0.5},
-                    **draw(WAITS),
+                    **(draw(WAITS) or draw(FAN_OUTS)),
+                    **draw(COMPENSATIONS),
                     **draw(DEADLINES),
                 }
             )
             earlier.append(f"p{phase}/s{number}")
         limit = {"parallel": draw(SMALL)} if draw(BOOLEANS) else {}
         phases.append({"name": f"p{phase}", "sub_steps": steps, **limit})
-    return cast("Plan", {"phases": phases, **draw(DEADLINES)})
+    return cast("Plan", {"phases": phases, **draw(DEADLINES), **draw(COMPENSATE_ON)})

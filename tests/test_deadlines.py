@@ -11,11 +11,12 @@ from test_interruptions import Job, names
 
 from steplog import Retry, Settings, Step, Workflow
 from steplog.engine import facts as fact
+from steplog.engine.adoption import differences
 from steplog.engine.decider import decide, in_progress, next_due
 from steplog.engine.errors import DefinitionError
 from steplog.engine.facts import AttemptId
 from steplog.engine.jobs import resume_blocking, run_blocking
-from steplog.engine.plan import differences, plan_of
+from steplog.engine.plan import plan_of
 from steplog.eventstore.clock import later
 from steplog.eventstore.store import Store
 

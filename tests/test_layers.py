@@ -25,7 +25,10 @@ MAY_IMPORT = {
     "api": ENGINE | {""},
     "__main__": {"cli"},
 }
-DECIDE = {"engine.decider", "engine.allowed", "engine.actions", "engine.deciding"}
+DECIDE = {
+    "engine.decider", "engine.allowed", "engine.actions", "engine.adoption", "engine.chunks", "engine.deciding",
+    "engine.item_actions",
+}  # fmt: skip
 """The modules of the engine that are rules."""
 DO_IO = {"projections.following", "projections.runner", "projections.tables"}
 """The modules of the projections that may."""

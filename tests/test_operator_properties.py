@@ -17,6 +17,7 @@ from steplog.engine.errors import ActionRefused
 from steplog.eventstore.events import Event, EventData
 from steplog.projections.context_rules import UNSET, writes_of
 from steplog.projections.evolve import fold
+from steplog.projections.plan import key_of_place
 from steplog.projections.readiness import has_begun, sub_step_of
 from steplog.projections.state import STOPPED, State
 
@@ -137,6 +138,6 @@ def context_without(log: list[Event], reset: set[str]) -> dict[str, Any]:
     context: dict[str, Any] = {}
     for event in log:
         for field, writer, value in writes_of(event):
-            if writer not in reset:
+            if key_of_place(writer) not in reset:
                 context[field] = value
     return {field: value for field, value in context.items() if value is not UNSET}

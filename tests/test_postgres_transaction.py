@@ -154,9 +154,16 @@ def test_a_handler_whose_connection_breaks_every_time_fails_in_the_end(store: Po
     assert (job.status, types.count("SubStepInterrupted"), types.count("SubStepFailed")) == ("failed", 3, 2)
 
 
-@pytest.mark.parametrize("action", ["cut", "reset", "half-close"])
+@pytest.mark.parametrize(
+    ("action", "every"),
+    [
+        ("cut", 1),
+        *((action, 5) for action in ("reset", "half-close")),
+        *(pytest.param(action, 1, marks=pytest.mark.heavy) for action in ("reset", "half-close")),
+    ],
+)
 def test_a_transactional_sub_step_whose_connection_breaks_at_any_message_has_its_effect_once(
-    postgres_dsn: str, postgres_schema: str, store: PostgresStore, action: str
+    postgres_dsn: str, postgres_schema: str, store: PostgresStore, action: str, every: int
 ) -> None:
     """From the begin to the answer of the commit, wherever the client or the server had got to."""
     wf = Workflow("cut")
@@ -179,7 +186,7 @@ def test_a_transactional_sub_step_whose_connection_breaks_at_any_message_has_its
             for side in sent
             for number in range(1, sent[side] + 1)
             for when in ("before", "after")
-        ]
+        ][::every]
         for point in points:
             arming.append(point)
             assert wf.run(store=far).status == "completed"

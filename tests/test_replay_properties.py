@@ -9,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_jobs import SimulatedLog, simulated_logs
 
+from steplog.engine.decider import in_progress
 from steplog.eventstore.codec import decode, encode
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
 from steplog.projections.evolve import as_state, evolve, fold
+from steplog.projections.fan_out import counts_of, items_of
 from steplog.projections.head import head_of
-from steplog.projections.plan import Shape, split_key
+from steplog.projections.plan import Shape, place_of, split_key
 from steplog.projections.readiness import open_edges, sub_step_of
 from steplog.projections.resume_point import resume_point
 from steplog.projections.snapshot import snapshot
-from steplog.projections.state import ENDED, SETTLED, State, current_phase
+from steplog.projections.state import ENDED, SETTLED, State, SubStepState, current_phase
 
 NO_LIMIT = 1 << 40
 
@@ -69,9 +71,16 @@ def test_what_deciding_looks_at_agrees_with_a_look_at_everything(log: SimulatedL
         assert set(phase["suspended"]) == {
             step for step, status in statuses.items() if status in ("retrying", "interrupted", "waiting")
         }
+        for of in phase["sub_steps"].values():
+            if of["items"] is not None:
+                _examine_items(of)
         assert phase["unsettled"] == sum(status not in SETTLED for status in statuses.values())
     assert state["done"] == sum(sub_step_of(state, key)["status"] in SETTLED for key in shape.sub_steps)
     assert head_of(state).done == snapshot(state)["progress"]["done"] == state["done"]
+
+
+def _place(event: Event) -> str:
+    return place_of(event.data.get("phase", ""), event.data.get("sub_step", ""), event.data.get("item"))
 
 
 @given(simulated_logs())
@@ -79,7 +88,7 @@ def test_a_completed_sub_step_never_starts_again_and_attempts_count_on(log: Simu
     completed: set[str] = set()
     attempts: Counter[str] = Counter()
     for event in log.events:
-        key = f"{event.data.get('phase')}/{event.data.get('sub_step')}"
+        key = _place(event)
         if event.type == "SubStepStarted":
             assert key not in completed
             attempts[key] += 1
@@ -99,7 +108,10 @@ def test_nothing_starts_before_what_it_needs_and_the_phases_before_it(log: Simul
             assert current_phase(state) == event.data["phase"]
             limit = shape.phases[event.data["phase"]].get("parallel", NO_LIMIT)
             phase = state["phases"][event.data["phase"]]
-            assert len(phase["in_progress"]) < limit
+            assert sum(of.phase == event.data["phase"] for of in in_progress(state)) < limit
+            items = phase["sub_steps"][event.data["sub_step"]]["items"]
+            if items is not None:
+                assert len(items["in_progress"]) < shape.sub_steps[key]["map"]["parallel"]
         state = evolve(state, event)
 
 
@@ -111,10 +123,10 @@ def test_the_budget_of_attempts_is_kept_over_crashes(log: SimulatedLog) -> None:
         if event.type == "JobResumed":
             failures.clear()
         if event.type == "SubStepFailed":
-            failures[f"{event.data['phase']}/{event.data['sub_step']}"] += 1
+            failures[_place(event)] += 1
         if event.type == "SubStepRetryScheduled":
             key = f"{event.data['phase']}/{event.data['sub_step']}"
-            assert failures[key] < plan.sub_steps[key]["retry"]["attempts"]
+            assert failures[_place(event)] < plan.sub_steps[key]["retry"]["attempts"]
 
 
 @given(simulated_logs())
@@ -143,6 +155,24 @@ def test_no_crash_moves_a_deadline(log: SimulatedLog) -> None:
         for name, phase in before["phases"].items():
             for step, of in phase["sub_steps"].items():
                 assert of["deadline_at"] in (None, state["phases"][name]["sub_steps"][step]["deadline_at"])
+
+
+def _examine_items(group: SubStepState) -> None:
+    items = group["items"]
+    assert items is not None
+    shown = list(items_of(group))
+    by_status = Counter(item.state["status"] for item in shown)
+    assert set(items["active"]) == set(items["places"]) == {*items["in_progress"], *items["suspended"]}
+    assert set(items["in_progress"]) == {item.key for item in shown if item.state["status"] == "in_progress"}
+    assert all(items["keys"][place] == key for key, place in items["places"].items())
+    assert [items[status] for status in ("completed", "failed", "skipped")] == [
+        by_status[status] for status in ("completed", "failed", "skipped")
+    ]
+    waiting = [item.place for item in shown if item.state["status"] == "pending"]
+    assert items["next"] == min(waiting, default=len(shown))
+    counts = counts_of(items)
+    assert (counts.pending, counts.waiting) == (len(waiting), by_status["retrying"] + by_status["interrupted"])
+    assert sum(counts) - counts.total == counts.total == len(shown)
 
 
 @given(simulated_logs(), st.data())

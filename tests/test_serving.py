@@ -307,3 +307,9 @@ async def serve_alone(store: Store, wf: Workflow[Any, Any]) -> None:
     """A worker of its own, where runs on one store would share one."""
     with Worker(store, settings=FAST) as worker:
         await Serving(worker, [wf], 10, one_shot=False).run()
+
+
+def test_what_runs_beside_the_jobs_is_told_to_stop(store: Store) -> None:
+    stopped: list[bool] = []
+    run_worker(quick(), store=store, one_shot=True, beside=[lambda stop: stopped.append(stop.wait(20))])
+    assert stopped == [True]

@@ -55,10 +55,10 @@ def test_every_event_of_a_job_stands_in_its_columns() -> None:
     events = events_of(HALF_WAY)
     lines = HistoryLines(events[0], len(events), Look())
     assert lines.line(events[0]) == (
-        "  1    +0.000s  JobCreated                                     registration v1: 8 sub-steps"
+        "  1    +0.000s  JobCreated                                       registration v1: 8 sub-steps"
     )
     assert lines.line(events[16]) == (
-        " 17   +48.000s  SubStepRetryScheduled  phase2/menu_import      attempt 2 in 5.0s"
+        " 17   +48.000s  SubStepRetryScheduled    phase2/menu_import      attempt 2 in 5.0s"
     )
 
 
@@ -93,6 +93,6 @@ def _minimal(type: str) -> dict[str, Any]:
     fields = CATALOGUE[type].model_fields
     values: dict[Any, Any] = {
         "plan": {"phases": []}, "lines": ["x"], "failed": ["x"], "seconds": 1.0, "attempt": 1, "epoch": 1, "done": 1.0,
-        "error": {"type": "E", "message": "m"}, "retry_at": "2026-11-23T12:00:02.000000Z",
+        "error": {"type": "E", "message": "m"}, "items": [{"key": "x"}], "retry_at": "2026-11-23T12:00:02.000000Z",
     }  # fmt: skip
     return {name: values.get(name, "x") for name, field in fields.items() if field.is_required()}

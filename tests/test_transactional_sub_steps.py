@@ -15,6 +15,7 @@ from transactional_stores import Commit, MeddledTransactions, effects, make_tabl
 from steplog import (
     AttemptOver,
     Context,
+    Job,
     JobHandle,
     OwnershipLost,
     Retry,
@@ -638,6 +639,53 @@ def test_a_store_that_is_away_when_the_transaction_would_begin_is_waited_for(
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_what_ended_before_a_transaction_is_not_late_when_that_ends(store: Store) -> None:
+    """Its outcome waits for the one place to write, and its deadline comes meanwhile."""
+    wf = Workflow("overtaken")
+
+    @wf.sub_step
+    def book(step: Step, tx: Transaction) -> None:
+        insert(tx, "menu")
+        deadline = load(store, step.job_id).state["phases"]["main"]["sub_steps"]["quick"]["deadline_at"]
+        assert deadline is not None
+        while SystemClock().now() <= deadline:
+            threading.Event().wait(0.01)
+
+    @wf.sub_step(deadline="1s")
+    async def quick() -> None: ...
+
+    job = run(wf, store)
+
+    assert (job.status, sub_step_of(job, "quick")["status"]) == ("completed", "completed")
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_a_condition_is_asked_again_about_the_context_that_a_transaction_leaves(store: Store) -> None:
+    wf = Workflow("asked twice", context=Notes)
+    asked = threading.Event()
+
+    @wf.sub_step
+    def book(step: Step[Any, Notes], tx: Transaction) -> None:
+        insert(tx, "menu")
+        assert asked.wait(DONE_S_MAX)
+        step.context.said = "booked"
+
+    @wf.sub_step
+    async def quick() -> None: ...
+
+    def is_booked(job: Job[Any, Notes]) -> bool:
+        asked.set()
+        return job.context.said == "booked"
+
+    @wf.sub_step(after=[quick], when=is_booked)
+    def confirm() -> None: ...
+
+    job = run(wf, store)
+
+    assert (job.status, sub_step_of(job, "confirm")["status"]) == ("completed", "completed")
 
 
 @pytest.mark.parametrize("stays", ["in a statement", "outside"])

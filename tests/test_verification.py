@@ -88,8 +88,9 @@ def test_state_that_cannot_be_read_is_found() -> None:
     assert (found.version, found.why) == (150, "no JSON")
 
 
-def test_rows_are_taken_one_after_the_other() -> None:
-    """A job of any length is read in bounded memory: no row is taken before the one ahead of it was folded."""
+def test_rows_are_taken_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of any length is read in bounded memory: no row is taken before those some way ahead of it were folded."""
+    monkeypatch.setattr("steplog.eventstore.rows.CHUNK_ROWS", 20)
     taken = 0
 
     def rows() -> object:
@@ -98,4 +99,4 @@ def test_rows_are_taken_one_after_the_other() -> None:
             yield row._replace(hash="") if taken == 50 else row
 
     assert len(list(examine(WHOLE.head, rows(), []))) == 1  # type: ignore[arg-type]
-    assert taken == 50
+    assert taken == 60

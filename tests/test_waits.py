@@ -10,11 +10,12 @@ import pytest
 
 from steplog import JobHandle, Settings, Step, Workflow, result
 from steplog.engine import operators
+from steplog.engine.adoption import differences
 from steplog.engine.decider import next_due
 from steplog.engine.errors import DefinitionError
 from steplog.engine.history import load
 from steplog.engine.jobs import resume_blocking, run_here
-from steplog.engine.plan import differences, plan_of
+from steplog.engine.plan import plan_of
 from steplog.engine.worker import Worker
 from steplog.eventstore.store import HeadQuery, Store
 from steplog.projections.plan import Plan

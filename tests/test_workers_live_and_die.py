@@ -25,6 +25,7 @@ from steplog.eventstore.errors import JobOwned, StoreUnavailable, WrongState
 from steplog.eventstore.events import EventData, SubStepStarted
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import HeadQuery, Store
+from steplog.projections.state import State
 
 HANDED_BACK = """
 import sys, time
@@ -227,7 +228,7 @@ async def _start_and_die(store: Store, wf: Workflow[Any, Any], job_id: str | Non
             owned = worker.claim(job_id, wf)
         runner = worker.runner(owned)
 
-        def die_before_the_handler(events: Sequence[EventData]) -> None:
+        def die_before_the_handler(events: Sequence[EventData], state: State) -> None:
             if any(isinstance(event, SubStepStarted) for event in events):
                 runner.lose_from_thread("died")
 

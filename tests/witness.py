@@ -69,8 +69,12 @@ def assert_nothing_ran_after_its_completion(events: list[Event]) -> None:
 
 
 def assert_effects_are_explained(folder: Path, events: list[Event]) -> None:
+    """The same of the only job there is."""
+    assert_explained(noted(folder / "effects"), events)
+
+
+def assert_explained(effects: list[dict[str, Any]], events: list[Event]) -> None:
     """Each effect happened under a durable start, and an interruption each explains one more or one less."""
-    effects = noted(folder / "effects")
     happened = Counter(effect["key"] for effect in effects)
     interrupted = Counter(
         f"{event.data['phase']}/{event.data['sub_step']}" for event in events if event.type == "SubStepInterrupted"

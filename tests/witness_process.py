@@ -101,7 +101,9 @@ class WitnessedStore:
         )
         for item, answer in zip(batch, answers, strict=True):
             if answer.code is Code.STORED:
-                note(self._folder / "acks", {"events": {event.version: event.event_id for event in item.events}})
+                acknowledged = {event.version: event.event_id for event in item.events}
+                who = {"job_id": item.job_id, "worker_id": item.claim.worker_id}
+                note(self._folder / "acks", {"events": acknowledged, **who})
         return answers
 
     def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:

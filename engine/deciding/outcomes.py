@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from steplog.engine import facts as fact
-from steplog.engine.deciding.draft import Draft, attempt_of, error_of, in_progress, names_of
+from steplog.engine.deciding import undoing
+from steplog.engine.deciding.draft import Draft, attempt_of, error_of, in_progress, names_of, state_of
 from steplog.engine.facts import AttemptId, Fact
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later
 from steplog.eventstore.codec import encode
 from steplog.projections.context_rules import OPERATOR
-from steplog.projections.plan import RetryPlan, split_key
+from steplog.projections.plan import key_of_place, split_key
 from steplog.projections.readiness import sub_step_of
 
 BACK_OFF_S_MAX = 60.0
@@ -25,6 +26,8 @@ def take(draft: Draft, happened: Fact) -> None:
     match happened:
         case fact.Interrupted(cause=cause, worker_id=worker_id):
             _interrupt(draft, cause, worker_id)
+        case _ if happened.of.undoing:
+            undoing.take(draft, happened)
         case _ if not _counts(draft, happened.of):
             _late(draft, happened)
         case fact.Completed():
@@ -46,7 +49,10 @@ def take(draft: Draft, happened: Fact) -> None:
 
 def _counts(draft: Draft, of: AttemptId) -> bool:
     """An outcome counts only for the generation and attempt in progress."""
-    sub_step = draft.state["phases"][of.phase]["sub_steps"][of.sub_step]
+    group = sub_step_of(draft.state, of.key)
+    if of.item is not None and (group["items"] is None or of.item not in group["items"]["in_progress"]):
+        return False
+    sub_step = state_of(draft.state, of)
     return (
         sub_step["attempts"] == of.attempt
         and sub_step["status"] == "in_progress"
@@ -74,13 +80,10 @@ def _complete(draft: Draft, done: fact.Completed) -> None:
     refused = {name: value for name, value in changed.items() if not _may_write(draft, of, name, value)}
     merged = {name: value for name, value in changed.items() if name not in refused} if refused else changed
     if merged:
-        draft.emit(ev.ContextChanged(set=merged, phase=of.phase, sub_step=of.sub_step))
+        draft.emit(ev.ContextChanged(set=merged, phase=of.phase, sub_step=of.sub_step, item=of.item))
     draft.emit(
         ev.SubStepCompleted(
-            phase=of.phase,
-            sub_step=of.sub_step,
-            generation=of.generation,
-            attempt=of.attempt,
+            **attempt_of(of),
             result=done.result,
             seconds=done.seconds,
             context_refused=refused or None,
@@ -96,18 +99,18 @@ def _may_write(draft: Draft, of: AttemptId, name: str, value: Any) -> bool:
         return True
     writer, version = max(writers.items(), key=lambda item: item[1])
     if writer == OPERATOR:
-        started = sub_step_of(draft.state, of.key)["started_version"]
+        started = state_of(draft.state, of)["started_version"]
         return started is None or version < started
     phase, _ = split_key(writer)
-    return phase != of.phase or writer == of.key or draft.shape.follows(of.key, writer)
+    return phase != of.phase or writer == of.place or draft.shape.follows(of.key, key_of_place(writer))
 
 
 def _fail(draft: Draft, of: AttemptId, error: fact.ErrorData, seconds: float, spread: float) -> None:
     draft.emit(ev.SubStepFailed(**attempt_of(of), error=error, seconds=seconds))
-    retry, sub_step = draft.shape.sub_steps[of.key]["retry"], sub_step_of(draft.state, of.key)
-    failures, deadline = sub_step["failures"], sub_step["deadline_at"]
+    retry = draft.shape.sub_steps[of.key]["retry"]
+    failures, deadline = state_of(draft.state, of)["failures"], sub_step_of(draft.state, of.key)["deadline_at"]
     if error["retryable"] and failures < retry["attempts"]:
-        retry_at = later(draft.now, retry_wait_s(retry, failures, spread))
+        retry_at = later(draft.now, undoing.retry_wait_s(retry, failures, spread))
         if deadline is not None and deadline <= retry_at:
             return
         draft.emit(ev.SubStepRetryScheduled(**names_of(of), attempt=of.attempt + 1, retry_at=retry_at))
@@ -115,6 +118,9 @@ def _fail(draft: Draft, of: AttemptId, error: fact.ErrorData, seconds: float, sp
 
 def _interrupt(draft: Draft, cause: Any, worker_id: str) -> None:
     for of in in_progress(draft.state):
+        if of.undoing:
+            undoing.interrupt(draft, of, cause, worker_id)
+            continue
         retry_at = _back_at(draft, of) if cause == "owner died" else None
         draft.emit(ev.SubStepInterrupted(**attempt_of(of), cause=cause, worker_id=worker_id, retry_at=retry_at))
         if draft.shape.sub_steps[of.key]["on_interrupt"] == "fail" and cause != "cancelled":
@@ -125,11 +131,5 @@ def _interrupt(draft: Draft, cause: Any, worker_id: str) -> None:
 
 def _back_at(draft: Draft, of: AttemptId) -> str | None:
     """When a sub-step runs again whose owner died: at once the first time, later and later after that."""
-    before = sub_step_of(draft.state, of.key)["interruptions"]
+    before = state_of(draft.state, of)["interruptions"]
     return later(draft.now, min(2.0 ** (before - 1), BACK_OFF_S_MAX)) if before else None
-
-
-def retry_wait_s(retry: RetryPlan, failures: int, spread: float) -> float:
-    """Seconds between the `failures`-th failure and the next attempt."""
-    exponent = min(failures - 1, 64)
-    return min(retry["wait_s"] * retry["factor"] ** exponent, retry["wait_s_max"]) * (1 + retry["jitter"] * spread)

@@ -57,6 +57,10 @@ class Surroundings(Protocol):
 
     notes: Notes
 
+    def next_effect(self) -> int:
+        """A number that no other effect has."""
+        ...
+
     def process(self) -> int:
         """The number of the process that the caller runs in."""
         ...

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simulation.drawing import draw_story
-from simulation.invariants import INVARIANTS
+from simulation.invariants.every import INVARIANTS
 from simulation.reading import Reading
 from simulation.story import AppendFault, Story, TransactionFault, told
 from simulation.world import World

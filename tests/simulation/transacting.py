@@ -139,8 +139,8 @@ class Transacting:
         self._let_go()
         if self._item is not None:
             self._database.stored(self._item)
-            event_ids = [event.event_id for event in self._item.events]
-            self._database.notes.committed.append(Committed(self._effects, event_ids))
+        event_ids = [event.event_id for event in self._item.events] if self._item is not None else []
+        self._database.notes.committed.append(Committed(self._effects, event_ids))
 
     def _let_go(self) -> None:
         if self._database.holder is self:

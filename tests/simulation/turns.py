@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
-from steplog.engine import attempts, transactional
+from steplog.engine import threads as of_handlers
+from steplog.engine import transactional
 
 T = TypeVar("T")
 
@@ -100,9 +101,13 @@ def taking_turns() -> Iterator[list[HandlerThread]]:
     def in_thread(call: Callable[[], Any], name: str) -> asyncio.Future[Any]:
         ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
+        def finish(outcome: Any) -> None:
+            if not ended.done():
+                ended.set_result(outcome)
+
         def body() -> None:
             outcome = call()
-            ended.get_loop().call_soon(lambda: ended.done() or ended.set_result(outcome))
+            ended.get_loop().call_soon(finish, outcome)
 
         threads.append(HandlerThread(body))
         return ended
@@ -110,11 +115,11 @@ def taking_turns() -> Iterator[list[HandlerThread]]:
     def awaited(recording: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop) -> bool:
         return current().wait_for(asyncio.run_coroutine_threadsafe(recording, loop))
 
-    real = attempts._in_thread, transactional._awaited
-    attempts._in_thread, transactional._awaited = in_thread, awaited
+    real = of_handlers.in_thread, transactional._awaited
+    of_handlers.in_thread, transactional._awaited = in_thread, awaited
     try:
         yield threads
     finally:
-        attempts._in_thread, transactional._awaited = real
+        of_handlers.in_thread, transactional._awaited = real
         for thread in threads:
             thread.unwind()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from simulation.invariants.terms import Broken
 from simulation.notes import Call
 from simulation.reading import Reading
@@ -32,7 +34,7 @@ def a_handler_is_given_the_input_as_it_was_at_its_start(told: Reading) -> Broken
             yield f"{call.key}#{call.attempt} was given {call.input}, not {told.before[place].input}"
 
 
-def _of(told: Reading, kind: str, call: Call) -> list[dict[str, object]]:
+def _of(told: Reading, kind: str, call: Call) -> list[dict[str, Any]]:
     return [event.data for _, event, key in told.each(kind) if (key, event.data["attempt"]) == (call.key, call.attempt)]
 
 

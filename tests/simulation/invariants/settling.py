@@ -31,7 +31,7 @@ def failing_attempts_are_tried_again_as_often_and_as_late_as_said(told: Reading)
 def _would_be_too_late(told: Reading, place: int, event: Event, failures: int) -> bool:
     """Whether the next attempt might have been due behind the sub-step's deadline."""
     step = told.sub_steps[key_of(event)]
-    latest = told.seconds(event) + min(step.wait_s * 2 ** (failures - 1), 9.0) * (1 + step.jitter)
+    latest: float = told.seconds(event) + min(step.wait_s * 2 ** (failures - 1), 9.0) * (1 + step.jitter)
     return latest >= told.before[place].deadline.get(key_of(event), 1e9) - SLACK_S
 
 

@@ -1,0 +1,117 @@
+"""A declared sub-step: its handler, how it runs, and what its parameters ask for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, overload
+
+from typing_extensions import ParamSpec, TypeVar
+
+from steplog.engine.errors import DefinitionError
+from steplog.engine.injection import Bindings, Produces, ResultOf, bindings_of, refuse_unfilled
+from steplog.engine.policies import Duration, Retry, Skip, retry_of, seconds_of
+from steplog.engine.step import Job
+from steplog.projections.plan import OnInterrupt, WaitPlan
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+Out = TypeVar("Out")
+
+
+class Plain(Protocol[P, R_co]):
+    """A handler whose every parameter has a default."""
+
+    @overload
+    def __call__(self) -> R_co: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """What makes a sub-step one of many items: where they come from, what tells them apart, how many run at once."""
+
+    items: ResultOf | Callable[[Job[Any, Any]], Iterable[Any]] | Iterable[Any]
+    key: Callable[[Any], str] | None
+    parallel: int
+
+
+class SubStep(Produces[R], Generic[P, Out, R]):
+    """A declared sub-step. Calling it calls its handler, without an engine."""
+
+    def __init__(
+        self, handler: Callable[P, Out], phase: str, name: str, options: Options, fan_out: FanOut | None = None
+    ) -> None:
+        self.handler = handler
+        self.phase = phase
+        self.name = name
+        self.options = options
+        self.fan_out = fan_out
+        self.undo: AnySubStep | None = None
+        """Its compensation: no sub-step of the plan."""
+        self.bindings: Bindings = bindings_of(handler, f"{phase}/{name}", of_item=fan_out is not None)
+        self.__doc__ = handler.__doc__
+        self.__name__ = name
+
+    @property
+    def returns(self) -> Any:
+        """The type of its result: of a fan-out, a list of what its handler returns."""
+        returns: Any = self.bindings.returns
+        return returns if self.fan_out is None else list[returns]
+
+    @property
+    def sources(self) -> list[ResultOf]:
+        """The results of others that it needs."""
+        of_items = [self.fan_out.items] if self.fan_out and isinstance(self.fan_out.items, ResultOf) else []
+        return [*of_items, *self.bindings.results.values()]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Out:
+        """Call the handler as a unit test would. Raises TypeError where an injected parameter was not passed."""
+        refuse_unfilled(self.handler, args, kwargs)
+        return self.handler(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<sub-step {self.key}>"
+
+
+AnySubStep = SubStep[..., Any, Any]
+
+
+class Options:
+    """How a sub-step runs: edges, policies, condition."""
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        after: Iterable[Produces[Any]] = (),
+        when: Callable[[Job[Any, Any]], bool | Skip] | None = None,
+        optional: bool = False,
+        retry: Retry | int | None = None,
+        timeout: Duration | None = None,
+        deadline: Duration | None = None,
+        on_interrupt: OnInterrupt = "retry",
+        wait: WaitPlan | None = None,
+    ) -> None:
+        self.name = name
+        self.wait = wait
+        self.has_default = False
+        self.default: Any = None
+        """The result of a wait that is over without its signal, as plain JSON, if it has one."""
+        if isinstance(after, Produces):
+            raise DefinitionError(f"after= takes a list: after=[{after.name}]")
+        self.after = tuple(after)
+        self.when = when
+        self.optional = optional
+        self.retry = retry_of(retry)
+        self.on_interrupt: OnInterrupt = on_interrupt
+        self.timeout_s = None if timeout is None else seconds_of(timeout)
+        self.deadline_s = None if deadline is None else seconds_of(deadline)
+        for edge in self.after:
+            if not isinstance(edge, Produces):
+                raise DefinitionError(f"after= takes sub-steps, not {edge!r}")
+        if inspect.iscoroutinefunction(when):
+            raise DefinitionError("when= is asked between two appends and cannot be async: let a sub-step find out")
