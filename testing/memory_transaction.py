@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sqlite3
+import threading
+from collections.abc import Sequence
+from typing import Protocol
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.events import Event
-from steplog.eventstore.store import Answer, Append, Code
+from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.store import Answer, Append, Code, Head, HeadColumns
 from steplog.eventstore.stream import tail_of
 from steplog.testing.memory_log import JobInMemory, owned
 
-if TYPE_CHECKING:
-    from steplog.testing.memory import MemoryStore
+
+class Jobs(Protocol):
+    """The store as its transactions see it."""
+
+    _lock: threading.RLock
+    _jobs: dict[str, JobInMemory]
+    _database: sqlite3.Connection
+    _database_turn: threading.Lock
+    _let_go: threading.Condition
+
+    def _await_head(self, job_id: str) -> None: ...
+    def _job(self, job_id: str) -> JobInMemory: ...
+    def _judged(self, job: JobInMemory, item: Append) -> Code: ...
+    def _store(self, job: JobInMemory, head: Head, events: Sequence[NewEvent], columns: HeadColumns) -> None: ...
 
 
 class EndingInMemory:
     """The end of one transaction of one store."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: Jobs) -> None:
         self._store = store
         self._held: JobInMemory | None = None
         self._staged: Append | None = None
