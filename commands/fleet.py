@@ -41,11 +41,13 @@ def submit(
     tags: tuple[str, ...],
 ) -> None:
     """Store a job for a worker to run, and print its id."""
+    from steplog.engine.given import refuse_unknown_fields
     from steplog.engine.lookup import import_workflow
     from steplog.engine.submitting import submit as store_job
-    from steplog.terminal.arguments import read_input, read_moment, read_tags
+    from steplog.terminal.arguments import read_fields, read_input, read_moment, read_tags
 
     definition, input = import_workflow(target), read_input(given, parameters)
+    refuse_unknown_fields(definition, read_fields(parameters))
     with store_of(console, create=True) as store:
         at = read_moment(run_at, store.now(), "--run-at") if run_at else None
         how: dict[str, Any] = {"key": key, "priority": priority, "run_at": at, "tags": read_tags(tags)}

@@ -240,7 +240,7 @@ class SQLiteStore:
             end = head.version if until is None else min(until, head.version)
             if after >= end:
                 return
-            start = _position(connection, job_id, after)
+            start = log.position_at(connection, job_id, after)
         yield from read_to(
             job_id, self._rows(job_id, after, end), start, end, head.hash if end == head.version else None
         )
@@ -414,15 +414,6 @@ class SQLiteStore:
             after = page[-1].version
             if after >= until:
                 return
-
-
-def _position(connection: sqlite3.Connection, job_id: str, version: int) -> Position:
-    if version <= 0:
-        return Position()
-    rows = tables.rows_after(connection, job_id, version - 1, version)
-    if not rows:
-        raise DamagedLog(job_id, version, "missing")
-    return Position(version, rows[0].hash, rows[0].recorded_at)
 
 
 def _byte_for(connection: sqlite3.Connection, worker: WorkerIdentity, at: str) -> int:

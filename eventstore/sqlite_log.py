@@ -9,6 +9,7 @@ from functools import partial
 
 from steplog.eventstore import sqlite_tables as tables
 from steplog.eventstore.chain import Position, end_of
+from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.store import Answer, Append, Claim, Code, Head, HeadColumns
 from steplog.eventstore.stream import judge, tail_of
@@ -56,3 +57,13 @@ def owned(head: Head, claim: Claim | None) -> Head:
 def tail(connection: sqlite3.Connection, head: Head, known: Position) -> list[Event]:
     """Everything behind `known`, up to the head."""
     return tail_of(head, tables.rows_after(connection, head.job_id, known.version, _VERSION_MAX), known)
+
+
+def position_at(connection: sqlite3.Connection, job_id: str, version: int) -> Position:
+    """Where the log stood at that version. Raises DamagedLog where there is none."""
+    if version <= 0:
+        return Position()
+    rows = tables.rows_after(connection, job_id, version - 1, version)
+    if not rows:
+        raise DamagedLog(job_id, version, "missing")
+    return Position(version, rows[0].hash, rows[0].recorded_at)

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
-import orjson
-
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.clock import Clock
@@ -48,15 +46,14 @@ from steplog.eventstore.store import (
 )
 from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of, unless_pruned
 from steplog.testing.clock import VirtualClock
-from steplog.testing.memory_fleet import batches_of, longest_due, work_of
+from steplog.testing.memory_fleet import HintsInMemory, batches_of, longest_due, work_of
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
 from steplog.testing.memory_schedules import SchedulesInMemory
 from steplog.testing.memory_slots import SlotsInMemory
-from steplog.testing.memory_transaction import EndingInMemory
 
 
-class MemoryStore(SchedulesInMemory):
+class MemoryStore(SchedulesInMemory, HintsInMemory):
     """A store that lives as long as the object."""
 
     url = "memory:"
@@ -64,7 +61,8 @@ class MemoryStore(SchedulesInMemory):
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or VirtualClock()
-        super().__init__(self.clock.now)
+        SchedulesInMemory.__init__(self, self.clock.now)
+        HintsInMemory.__init__(self)
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
@@ -72,7 +70,6 @@ class MemoryStore(SchedulesInMemory):
         self.projected = ProjectedInMemory(self._versions)
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
-        self._hints = 0
         self._slots = SlotsInMemory()
         self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
@@ -117,7 +114,7 @@ class MemoryStore(SchedulesInMemory):
                     raise KeyConflict(*name, job_id)
                 return job_id
             if job.job_id in self._jobs:
-                self._require_same(job)
+                self._jobs[job.job_id].require_same(job)
                 return job.job_id
             if job.claim and job.claim.worker_id:
                 self._require_alive(job.claim.worker_id)
@@ -204,21 +201,10 @@ class MemoryStore(SchedulesInMemory):
             rows = {head.job_id: self._job(head.job_id).rows[: head.version] for head in heads}
         return logs_of(heads, lambda head: rows[head.job_id])
 
-    def hint(self) -> None:
-        with self._lock:
-            self._hints += 1
-            self._let_go.notify_all()
-
-    def await_hint(self, timeout_s: float) -> bool:
-        """In real time: the virtual clock stands still for a thread that waits."""
-        with self._lock:
-            hints = self._hints
-            return self._let_go.wait_for(lambda: self._hints > hints, timeout_s)
-
     def begin(self, timeout_s: float | None = None) -> SQLiteTransaction:
         self._database_turn.acquire()
         self._database.execute("BEGIN IMMEDIATE")
-        return SQLiteTransaction(self._database, EndingInMemory(self), timeout_s)
+        return SQLiteTransaction(self._database, _Ending(self), timeout_s)
 
     # --- reading the log ---------------------------------------------------------------------------------------------
 
@@ -276,22 +262,11 @@ class MemoryStore(SchedulesInMemory):
 
     def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
         with self._lock:
-            states = self._jobs[job_id].states if job_id in self._jobs else {}
-            versions = [
-                version
-                for reducer, version in states
-                if reducer == reducer_version and (until is None or version <= until)
-            ]
-            if not versions:
-                return None
-            position, state = states[reducer_version, max(versions)]
-            return StoredState(job_id, position, reducer_version, orjson.loads(state))
+            return self._jobs[job_id].state_at(reducer_version, until) if job_id in self._jobs else None
 
     def save_state(self, stored: StoredState) -> None:
         with self._lock:
-            job, at = self._job(stored.job_id), stored.position
-            if at.hash in (row.hash for row in job.rows[at.version - 1 : at.version]):
-                job.states.setdefault((stored.reducer_version, at.version), (at, orjson.dumps(stored.state)))
+            self._job(stored.job_id).keep(stored)
 
     def prune(self, job_id: str, at: Position) -> bool:
         with self._lock:
@@ -400,11 +375,6 @@ class MemoryStore(SchedulesInMemory):
         self._feed.extend(FeedEntry(event.job_id, event.version, event.type, event.recorded_at) for event in events)
         job.head = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
 
-    def _require_same(self, job: NewJob) -> None:
-        stored = [row.event_id for row in self._jobs[job.job_id].rows[: len(job.events)]]
-        if stored != [event.event_id for event in job.events]:
-            raise StoreError(f"job {job.job_id} exists already, with other events")
-
     def _require_alive(self, worker_id: str) -> None:
         if worker_id not in self._workers or self._workers[worker_id].state != "alive":
             raise WorkerDead(worker_id)
@@ -417,3 +387,46 @@ class MemoryStore(SchedulesInMemory):
         worker = self._workers.get(worker_id)
         if worker and worker.state == "alive":
             self._workers[worker_id] = replace(worker, state=state)
+
+
+class _Ending:
+    """How a handler's transaction ends: what it appends is stored when its database commits."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._held: JobInMemory | None = None
+        self._staged: Append | None = None
+
+    def append(self, item: Append) -> Answer:
+        store = self._store
+        with store._lock:
+            if self._held is None:
+                store._await_head(item.job_id)
+            if item.job_id not in store._jobs:
+                return Answer(item.job_id, Code.MISSING, 0)
+            self._held = job = store._jobs[item.job_id]
+            job.held, code = True, store._judged(job, item)
+            self._staged = item if code is Code.STORED else None
+            return Answer(item.job_id, code, item.events[-1].version if self._staged else job.head.version)
+
+    def tail(self, job_id: str, known: Position) -> list[Event]:
+        with self._store._lock:
+            job = self._store._job(job_id)
+            return tail_of(job.head, job.rows[known.version :], known)
+
+    def commit(self) -> None:
+        with self._store._lock:
+            self._store._database.execute("COMMIT")
+            if self._held is not None and (item := self._staged) is not None:
+                head = owned(self._held.head, None) if item.release else self._held.head
+                self._store._store(self._held, head, item.events, item.columns)
+
+    def let_go(self) -> None:
+        store = self._store
+        if store._database.in_transaction:
+            store._database.execute("ROLLBACK")
+        with store._lock:
+            if self._held is not None:
+                self._held.held = False
+            store._let_go.notify_all()
+        store._database_turn.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 from steplog.eventstore.store import BatchCount, Head, Work, WorkQuery
@@ -40,3 +41,22 @@ def batches_of(heads: Sequence[Head], batch_id: str | None) -> list[BatchCount]:
     """That batch, or each, counted; newest first."""
     found = [head for head in heads if head.columns.batch_id is not None and batch_id in (None, head.columns.batch_id)]
     return batch_counts((head.columns.batch_id, head.columns.created_at, head.columns.status, 1) for head in found)
+
+
+class HintsInMemory:
+    """Hints between threads that there may be work."""
+
+    def __init__(self) -> None:
+        self._hints = 0
+        self._hinted = threading.Condition()
+
+    def hint(self) -> None:
+        with self._hinted:
+            self._hints += 1
+            self._hinted.notify_all()
+
+    def await_hint(self, timeout_s: float) -> bool:
+        """In real time: the virtual clock stands still for a thread that waits."""
+        with self._hinted:
+            hints = self._hints
+            return self._hinted.wait_for(lambda: self._hints > hints, timeout_s)

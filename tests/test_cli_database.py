@@ -121,16 +121,14 @@ def test_sql_is_what_migrate_runs(steplog: Run, tmp_path: Path) -> None:
     assert steplog("db", "sql", "--all").stdout == printed
 
 
-def test_sql_can_be_run_by_hand_on_postgres(postgres_dsn: str, postgres_schema: str) -> None:
-    name = f"{postgres_schema}_by_hand"
+def test_sql_can_be_run_by_hand_on_postgres(postgres_dsn: str, new_schema: str) -> None:
     text = script("postgres", known_migrations("postgres"))
-    ours = text.replace("schema if not exists steplog", f"schema {name}").replace("to steplog,", f"to {name},")
+    ours = text.replace("schema if not exists steplog", f"schema {new_schema}")
+    ours = ours.replace("to steplog,", f"to {new_schema},")
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(ours.encode())
-        with closing(PostgresStore(postgres_dsn, schema=name)) as store:
-            assert store.migrate(dry_run=True) == []
-        connection.execute("set client_min_messages = warning")
-        connection.execute(f"drop schema {name} cascade".encode())
+    with closing(PostgresStore(postgres_dsn, schema=new_schema)) as store:
+        assert store.migrate(dry_run=True) == []
 
 
 def test_table_of_a_pages_own_is_kept_in_its_place(
