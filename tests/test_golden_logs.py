@@ -10,8 +10,8 @@ import pytest
 
 from steplog.engine.moving import export, import_jobs
 from steplog.eventstore import rows, upcasters
-from steplog.eventstore.chain import Position, seal
-from steplog.eventstore.errors import UnknownEvent
+from steplog.eventstore.chain import Position, link, seal
+from steplog.eventstore.errors import DamagedLog, UnknownEvent
 from steplog.eventstore.events import ContextChanged, JobCreated
 from steplog.eventstore.rows import Row, read_rows
 from steplog.eventstore.store import Store
@@ -78,4 +78,24 @@ def test_newer_event_is_refused_by_job_and_version_and_those_before_it_are_read(
     read = read_rows("job", log, Position())
     assert next(read).version == 1
     with pytest.raises(UnknownEvent, match=r"job job, version 2: ContextChanged has schema version 2 \(known: 1\)"):
+        next(read)
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b'{"unheard_of":1}', "the unknown field 'unheard_of'"),
+        (b'{"set":1}', "a int in 'set'"),
+        (b"[]", "is no object"),
+    ],
+)
+def test_data_of_another_shape_are_refused_whatever_their_hash_and_their_neighbours(payload: bytes, why: str) -> None:
+    log = stored({"set": {"value": 1}}, {"set": {"value": 2}})
+    assert len(list(read_rows("job", log, Position()))) == 3
+    last = log[2]
+    envelope = (last.version, last.event_id, last.type, last.schema_version, last.recorded_at)
+    forged = last._replace(payload=payload, hash=link(log[1].hash, "job", *envelope, payload))
+    read = read_rows("job", [*log[:2], forged], Position())
+    assert [next(read).version for _ in range(2)] == [1, 2]
+    with pytest.raises(DamagedLog, match=f"version 3: ContextChanged .*{why}"):
         next(read)

@@ -112,7 +112,7 @@ def test_latencies_at_a_hundred_thousand_jobs(hundred_thousand: dict[str, Store]
     }
     asked["end of an id"] = partial(store.find, last[-8:])
     for name, ask in asked.items():
-        seconds = []
+        seconds, found = [], ask()
         for _ in range(20):
             began = time.perf_counter()
             found = ask()
@@ -151,6 +151,7 @@ def test_heads_updates_stay_hot(postgres_store: PostgresStore, postgres_dsn: str
         item: Append = build.append(job.job_id, position, Claim(worker.worker_id, claim.epoch, claim.claim_id), value)
         postgres_store.append([item])
         position = postgres_store.head(job.job_id).position
+    row = None
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         for _ in range(100):
             connection.execute("select pg_stat_clear_snapshot()")
