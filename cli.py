@@ -375,7 +375,7 @@ def show_resume_point(console: Console, job: str, at: str | None) -> None:
             _advise(console, view)
 
 
-for command in (*integrity.COMMANDS, database.stats, database.adopt, *serving.COMMANDS):
+for command in (*integrity.COMMANDS, database.stats, database.adopt, *serving.COMMANDS, *about.COMMANDS):
     main.add_command(command)
 
 
@@ -404,10 +404,6 @@ def migrate(console: Console, dry_run: bool) -> None:
 
 for command in (*database.COMMANDS, integrity.backup):
     db.add_command(command)
-
-
-for command in about.COMMANDS:
-    main.add_command(command)
 
 
 # --- what commands share ---------------------------------------------------------------------------------------------

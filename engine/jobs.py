@@ -142,10 +142,11 @@ def prepare(worker: Worker, definition: AnyDefinition, input: Any, key: str | No
     claim = worker.first_claim()
     claimed = JobClaimed(worker_id=claim.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason="first")
     job_id, at = worker.clock.new_id(), worker.clock.now()
-    evolution = Evolution(begin(foreseen(created, job_id, 1, at), outset_of(definition)))
+    outset = outset_of(definition)
+    evolution = Evolution(begin(foreseen(created, job_id, 1, at), outset))
     evolution.foresee(claimed, at)
     state = evolution.state
-    events = seal(job_id, Position(), [created, claimed], at, worker.clock)
+    events = seal(job_id, Position(), [created, claimed], at, worker.clock, known={"plan": outset.encoded_plan})
     owned = Owned(Loaded(state, end_of(events, Position())), claim, definition)
     return owned, NewJob(job_id, events, head_of(state), input_hash(input), claim)
 

@@ -148,8 +148,9 @@ def new_job(definition: AnyDefinition, submission: Submission, clock: Clock, bat
     """A job that nobody owns. Raises InputRefused, PayloadRefused, ValueRefused."""
     created = created_by(definition, submission, batch_id)
     job_id, at = clock.new_id(), clock.now()
-    state = begin(foreseen(created, job_id, 1, at), outset_of(definition))
-    events = seal(job_id, Position(), [created], at, clock)
+    outset = outset_of(definition)
+    state = begin(foreseen(created, job_id, 1, at), outset)
+    events = seal(job_id, Position(), [created], at, clock, known={"plan": outset.encoded_plan})
     return NewJob(job_id, events, head_of(state), input_hash(created.input))
 
 

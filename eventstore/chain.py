@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
 from steplog.eventstore.clock import Clock
-from steplog.eventstore.codec import encode
+from steplog.eventstore.codec import encode, encode_around
 from steplog.eventstore.events import EventData, NewEvent
 
 GENESIS = "0" * 64
@@ -37,9 +37,18 @@ def link(
     return sha256(envelope.encode() + payload).hexdigest()
 
 
-def seal(job_id: str, after: Position, data: Iterable[EventData], at: str, clock: Clock) -> list[NewEvent]:
+def seal(
+    job_id: str,
+    after: Position,
+    data: Iterable[EventData],
+    at: str,
+    clock: Clock,
+    *,
+    known: Mapping[str, bytes] | None = None,
+) -> list[NewEvent]:
     """Events behind `after`, recorded at `at` or at their predecessor's instant if that is later.
 
+    `known` are values of the first event whose canonical bytes were made before.
     Raises PayloadRefused before anything is written.
     """
     sealed = []
@@ -47,7 +56,8 @@ def seal(job_id: str, after: Position, data: Iterable[EventData], at: str, clock
     for fact in data:
         version += 1
         event_id, type = clock.new_id(), fact.type()
-        payload = encode(fact.as_data(), path=type)
+        payload = encode_around(known, fact.as_data(), path=type) if known else encode(fact.as_data(), path=type)
+        known = None
         before = link(before, job_id, version, event_id, type, fact.schema_version, recorded_at, payload)
         sealed.append(NewEvent(job_id, version, event_id, type, fact.schema_version, recorded_at, payload, before))
     return sealed

@@ -7,7 +7,7 @@ orjson alone writes NaN as null, tuples as lists and enum members as their value
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from math import isfinite
 from typing import Any
 
@@ -42,8 +42,23 @@ def encode(value: object, *, path: str = "$", bytes_max: int = PAYLOAD_BYTES_MAX
         _check(value, path, 0)
         encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     if len(encoded) > bytes_max:
-        raise PayloadRefused(path, f"{len(encoded)} bytes are more than the {bytes_max} allowed")
+        raise _too_long(path, encoded, bytes_max)
     return encoded
+
+
+def encode_around(known: Mapping[str, bytes], value: Mapping[str, object], *, path: str) -> bytes:
+    """The same of an object, of whose values some are known in their canonical form and not looked at again."""
+    looked_at = {name: part for name, part in value.items() if name not in known}
+    encode(looked_at, path=path)
+    fragments = {name: orjson.Fragment(part) for name, part in known.items()}
+    encoded = orjson.dumps({**looked_at, **fragments}, option=orjson.OPT_SORT_KEYS)
+    if len(encoded) > PAYLOAD_BYTES_MAX:
+        raise _too_long(path, encoded, PAYLOAD_BYTES_MAX)
+    return encoded
+
+
+def _too_long(path: str, encoded: bytes, bytes_max: int) -> PayloadRefused:
+    return PayloadRefused(path, f"{len(encoded)} bytes are more than the {bytes_max} allowed")
 
 
 def decode(encoded: bytes | str) -> Any:

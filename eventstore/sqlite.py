@@ -40,6 +40,7 @@ from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.sqlite_backup import back_up
 from steplog.eventstore.sqlite_connections import Connections
 from steplog.eventstore.sqlite_creating import create, created_or_why_not, require_alive
+from steplog.eventstore.sqlite_ending import EndingInFile
 from steplog.eventstore.sqlite_feed import feed_end, read_feed
 from steplog.eventstore.sqlite_inspection import SQLiteInspection
 from steplog.eventstore.sqlite_projected import SQLiteProjected
@@ -160,7 +161,7 @@ class SQLiteStore:
         self._bring_up_to_date()
         connection = self._connections.begin_own()
         limit_s = TRANSACTION_S_MAX if timeout_s is None else timeout_s
-        return SQLiteTransaction(connection, _InFile(self._connections, connection), limit_s)
+        return SQLiteTransaction(connection, EndingInFile(self._connections, connection), limit_s)
 
     def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
         """Make the worker the job's owner, as the protocol says.
@@ -413,26 +414,6 @@ class SQLiteStore:
             after = page[-1].version
             if after >= until:
                 return
-
-
-class _InFile:
-    """How a handler's transaction ends in the file."""
-
-    def __init__(self, connections: Connections, connection: sqlite3.Connection) -> None:
-        self._connections = connections
-        self._connection = connection
-
-    def append(self, item: Append) -> Answer:
-        return log.append(self._connection, [item])[0]
-
-    def tail(self, job_id: str, known: Position) -> list[Event]:
-        return log.tail(self._connection, tables.get_head(self._connection, job_id), known)
-
-    def commit(self) -> None:
-        self._connections.commit_own(self._connection)
-
-    def let_go(self) -> None:
-        self._connections.end_own(self._connection)
 
 
 def _byte_for(connection: sqlite3.Connection, worker: WorkerIdentity, at: str) -> int:

@@ -26,6 +26,24 @@ class JobInMemory:
     held: bool = False
     """Whether a transaction that has appended is still open: everybody else waits for its end."""
 
+    def keep(self, stored: StoredState) -> None:
+        """Keep a state that is one of this log."""
+        at = stored.position
+        if at.hash in (row.hash for row in self.rows[at.version - 1 : at.version]):
+            self.states.setdefault((stored.reducer_version, at.version), (at, orjson.dumps(stored.state)))
+
+    def state_at(self, reducer_version: int, until: int | None) -> StoredState | None:
+        """The latest state kept of that reducer, at most at version `until`."""
+        versions = [
+            version
+            for reducer, version in self.states
+            if reducer == reducer_version and (until is None or version <= until)
+        ]
+        if not versions:
+            return None
+        position, state = self.states[reducer_version, max(versions)]
+        return StoredState(self.head.job_id, position, reducer_version, orjson.loads(state))
+
     def require_same(self, job: NewJob) -> None:
         """Raise StoreError unless it began with the same events."""
         if [row.event_id for row in self.rows[: len(job.events)]] != [event.event_id for event in job.events]:

@@ -121,13 +121,13 @@ def test_sql_is_what_migrate_runs(steplog: Run, tmp_path: Path) -> None:
     assert steplog("db", "sql", "--all").stdout == printed
 
 
-def test_sql_can_be_run_by_hand_on_postgres(postgres_dsn: str, postgres_schema: str) -> None:
+def test_sql_can_be_run_by_hand_on_postgres(postgres_dsn: str, new_schema: str) -> None:
     text = script("postgres", known_migrations("postgres"))
-    ours = text.replace("schema if not exists steplog", f"schema {postgres_schema}")
-    ours = ours.replace("to steplog, pg_temp", f"to {postgres_schema}, pg_temp")
+    ours = text.replace("schema if not exists steplog", f"schema {new_schema}")
+    ours = ours.replace("to steplog,", f"to {new_schema},")
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(ours.encode())
-    with closing(PostgresStore(postgres_dsn, schema=postgres_schema)) as store:
+    with closing(PostgresStore(postgres_dsn, schema=new_schema)) as store:
         assert store.migrate(dry_run=True) == []
 
 

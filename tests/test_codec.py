@@ -18,7 +18,7 @@ import pytest
 from payloads import named, same
 from pydantic import BaseModel, SecretStr
 
-from steplog.eventstore.codec import check_name, decode, encode, escape
+from steplog.eventstore.codec import check_name, decode, encode, encode_around, escape
 from steplog.eventstore.errors import PayloadRefused
 from steplog.eventstore.limits import DEPTH_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, SHOWN_CHARS_MAX
 
@@ -411,3 +411,21 @@ def test_a_subclass_of_str_becomes_a_plain_string() -> None:
 
     assert type(escape(Sly("a\x00"), 10)) is str
     assert escape(Sly("a\x00"), 10) == "a\\u0000"
+
+
+@pytest.mark.parametrize("known", [["plan"], ["input"], ["input", "plan"]])
+def test_what_is_encoded_before_stands_in_its_place(known: list[str]) -> None:
+    value = {"workflow": "supper", "plan": {"phases": [{"b": 1, "a": 0.5}]}, "input": ["é\n", None], "attempt": 1}
+    assert encode_around({name: encode(value[name]) for name in known}, value, path="JobCreated") == encode(value)
+
+
+def test_what_stands_around_it_is_refused_with_its_path() -> None:
+    with pytest.raises(PayloadRefused) as caught:
+        encode_around({"plan": b"{}"}, {"plan": {}, "input": {"price": math.nan}}, path="JobCreated")
+    assert caught.value.path == "JobCreated.input.price"
+
+
+def test_the_limit_is_on_what_stands_around_it_too() -> None:
+    large = "x" * (PAYLOAD_BYTES_MAX - 10)
+    with pytest.raises(PayloadRefused, match="bytes are more than"):
+        encode_around({"plan": encode(large)}, {"plan": large, "input": "soup"}, path="JobCreated")

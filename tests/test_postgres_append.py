@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
@@ -30,12 +30,26 @@ def build() -> LogBuilder:
     return LogBuilder(SystemClock())
 
 
+@contextmanager
+def watching(dsn: str, schema: str) -> Iterator[Watcher]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("set search_path to {}").format(sql.Identifier(schema)))
+        yield connection
+
+
 @pytest.fixture
 def watcher(postgres_dsn: str, postgres_schema: str) -> Iterator[Watcher]:
     """Another connection to the tests' schema, which commits by itself."""
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("set search_path to {}").format(sql.Identifier(postgres_schema)))
+    with watching(postgres_dsn, postgres_schema) as connection:
         yield connection
+
+
+@pytest.fixture
+def first_store(postgres_dsn: str, new_schema: str) -> Iterator[PostgresStore]:
+    """The first to use its schema, so that the server has counted nothing there yet."""
+    with closing(PostgresStore(postgres_dsn, schema=new_schema)) as store:
+        store.migrate()
+        yield store
 
 
 class Owned:
@@ -52,6 +66,12 @@ class Owned:
 
     def next(self, *values: object) -> Append:
         return self.build.append(self.id, self.end, self.claim, *values)
+
+
+@pytest.fixture
+def first_watcher(postgres_dsn: str, new_schema: str) -> Iterator[Watcher]:
+    with watching(postgres_dsn, new_schema) as connection:
+        yield connection
 
 
 @contextmanager
@@ -277,18 +297,18 @@ def test_events_are_append_only(
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_append_reads_full_tables_by_index_with_plans_cached_while_they_were_empty(
-    postgres_store: PostgresStore, watcher: Watcher, build: LogBuilder, jobs: int
+    first_store: PostgresStore, first_watcher: Watcher, build: LogBuilder, jobs: int
 ) -> None:
-    owned = [Owned(postgres_store, build) for _ in range(jobs)]
+    owned = [Owned(first_store, build) for _ in range(jobs)]
     first = [job.next("a") for job in owned]
     # PostgreSQL keeps the plan of a statement for good at its sixth run.
     for _ in range(6):
-        postgres_store.append(first)
-    watcher.execute(
+        first_store.append(first)
+    first_watcher.execute(
         "insert into jobs select (json_populate_record(jobs, json_build_object('job_id', gen_random_uuid()))).*"
         " from jobs, generate_series(1, 5000)"
     )
-    watcher.execute(
+    first_watcher.execute(
         "insert into events select (json_populate_record(events, json_build_object('job_id', gen_random_uuid()))).*"
         " from events, generate_series(1, 5000)"
     )
@@ -297,14 +317,14 @@ def test_an_append_reads_full_tables_by_index_with_plans_cached_while_they_were_
         for value in ("b", "c")
     )
 
-    postgres_store.append(again)
-    codes = [{answer.code for answer in postgres_store.append(batch)} for batch in (again, late)]
+    first_store.append(again)
+    codes = [{answer.code for answer in first_store.append(batch)} for batch in (again, late)]
     # A backend reports what it has read at the latest when it ends.
-    postgres_store.close()
+    first_store.close()
     deadline = time.monotonic() + PROBES_S_MAX
-    while watcher.execute("select from pg_stat_activity where application_name = 'steplog'").rowcount:
+    while first_watcher.execute("select from pg_stat_activity where application_name = 'steplog'").rowcount:
         assert time.monotonic() < deadline
-    rows_read = watcher.execute(
+    rows_read = first_watcher.execute(
         "select max(seq_tup_read), max(idx_tup_fetch) from pg_stat_user_tables"
         " where schemaname = current_schema() and relname in ('jobs', 'events')"
     ).fetchone()

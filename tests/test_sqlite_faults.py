@@ -186,7 +186,7 @@ def test_every_error_of_sqlite_has_a_type_of_ours(code: int) -> None:
 def test_flipped_bits_are_refused_by_type_and_never_read_as_something_else(tmp_path: Path) -> None:
     whole = tmp_path / "whole.db"
     with closing(SQLiteStore(whole)) as store:
-        items = [next_append(store, 20) for _ in range(12)]
+        items = [next_append(store, 60) for _ in range(12)]
         store.append(items)
         logs = {item.job_id: list(store.read(item.job_id)) for item in items}
     source = random.Random(7)

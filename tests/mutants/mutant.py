@@ -22,11 +22,13 @@ class Mutant:
     after: str
     caught_by: tuple[str, ...]
 
+    def has_its_place_in(self, text: str) -> bool:
+        """Whether there is exactly one place for the fault in the file's text, and it changes something there."""
+        return text.count(self.before) == 1 and self.before != self.after
+
     def applied_to(self, text: str) -> str:
-        """The file's text with the fault. Raises ValueError where there is not exactly one place for it."""
-        found = text.count(self.before)
-        if found != 1 or self.before == self.after:
-            raise ValueError(f"{self.file} has {found} places (expected 1) for the mutant {self.name!r}")
+        """The file's text with the fault."""
+        assert self.has_its_place_in(text)
         return text.replace(self.before, self.after)
 
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from typing import Any, cast
 
 from simulation.handlers import Given, Shared, definition_of
 from simulation.notes import Forked, Life, Notes, Stored
 from simulation.operators import WHO, Action
+from simulation.reaching import HEARTBEAT_S, Database, Sender, Unreliable, caller
 from simulation.story import (
     AppendFault,
     ClaimFault,
@@ -39,25 +38,21 @@ from steplog.engine.outbox import Outbox
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
 from steplog.engine.worker import Worker
-from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import OutcomeUnknown, SteplogError, StoreError, StoreUnavailable
+from steplog.eventstore.errors import SteplogError, StoreError
 from steplog.eventstore.events import Event
-from steplog.eventstore.store import Answer, Append, Claim, ClaimRule, Code, WorkerIdentity
-from steplog.eventstore.writer import Mailbox, Writer
+from steplog.eventstore.store import Answer, Append, Claim, Code, WorkerIdentity
+from steplog.eventstore.writer import Writer
 from steplog.projections.evolve import fold
 from steplog.projections.state import ENDED, STOPPED, State
 from steplog.testing.clock import VirtualClock
 from steplog.testing.loop import Deadlock, VirtualLoop
 from steplog.testing.memory import MemoryStore
 
-SETTINGS = Settings(heartbeat_s=1.0, grace_s=3.0, interruptions_max=3, store_state_every=12)
-LATENCY_S = 0.001
+SETTINGS = Settings(heartbeat_s=HEARTBEAT_S, grace_s=3.0, interruptions_max=3, store_state_every=12)
 TURNS_MAX = 5_000
 STOP_GRACE_S = 2.0
 SIGNAL_EVERY_S = 15.0
 """How often somebody sends a signal that a sub-step waits for without a limit."""
-
-_process: ContextVar[_Process] = ContextVar("process")
 
 
 class NeverEnds(RuntimeError):
@@ -72,11 +67,11 @@ class _Loop(VirtualLoop):
     def turn(self) -> None:
         self._world.turn()
 
-    def forget(self, process: _Process) -> None:
+    def forget(self, process: Process) -> None:
         """Call nothing of the process again."""
         inside = cast(Any, self)
         for handle in (*inside._ready, *inside._scheduled):
-            if handle._context.get(_process) is process:
+            if handle._context.get(caller) is process:
                 handle.cancel()
 
     def clear(self) -> None:
@@ -107,11 +102,11 @@ class World:
         self._is_told = False
         self._by_hand = list(story.by_hand)
         self._resumes_left = story.resumes
-        self._dying: list[_Process] = []
+        self._dying: list[Process] = []
         self._remembered: set[asyncio.Task[Any]] = set()
         """Tasks of dead processes: collected early, they would run their `finally`."""
-        self._owner: _Process | None = None
-        self._processes: list[_Process] = []
+        self._owner: Process | None = None
+        self._processes: list[Process] = []
         self._of_turn: dict[int, list[TurnFault]] = {}
         self._of_append: dict[int, AppendFault] = {}
         self._of_claim: dict[int, ClaimFault] = {}
@@ -156,7 +151,7 @@ class World:
             self.loop.call_later(SIGNAL_EVERY_S, self._send, Action("signal", field=signal, value=1))
         while resume_by != "nobody":
             await self._until_free()
-            process = self._owner = _Process(self, len(self.notes.lives) + 1)
+            process = self._owner = Process(self, len(self.notes.lives) + 1)
             self._processes.append(process)
             process.start(resume_by)
             if await process.over == "crashed":
@@ -226,7 +221,7 @@ class World:
             self._remembered |= asyncio.all_tasks(self.loop)
             self.loop.forget(process)
 
-    def happens(self, what: Meanwhile, to: _Process | None, action: Action | None) -> None:
+    def happens(self, what: Meanwhile, to: Process | None, action: Action | None) -> None:
         """Let something happen to a process, or to the job, as long as the story goes on."""
         if self._is_told:
             return
@@ -261,25 +256,25 @@ class World:
 
     # --- handlers' transactions --------------------------------------------------------------------------------------
 
-    def begin(self, process: _Process, timeout_s: float | None) -> Transacting:
+    def begin(self, process: Process, timeout_s: float | None) -> Transacting:
         """For a handler of that process; a dead one has none."""
         if not process.is_alive:
             current().stand()
         self.transactions += 1
         fault = self._of_transaction.pop(self.transactions, None)
         alone = self.story.stops_writers
-        process.opened.append(transaction := Transacting(cast(Any, _Database(self, process)), fault, timeout_s, alone))
+        process.opened.append(transaction := Transacting(cast(Any, Database(self, process)), fault, timeout_s, alone))
         return transaction
 
     def next_effect(self) -> int:
         self.effects += 1
         return self.effects
 
-    def bury(self, process: _Process) -> None:
+    def bury(self, process: Process) -> None:
         """Nothing of the process runs from the next turn on."""
         self._dying.append(process)
 
-    def store_for(self, process: _Process, item: Append) -> Answer:
+    def store_for(self, process: Process, item: Append) -> Answer:
         """Let the store have a process's append."""
         before = self.version()
         (answer,) = self.store.append([item])
@@ -295,7 +290,7 @@ class World:
     # --- what handlers see -------------------------------------------------------------------------------------------
 
     def process(self) -> int:
-        return _process.get().life.number
+        return caller.get().life.number
 
     def now(self) -> float:
         return self.clock.monotonic()
@@ -304,7 +299,7 @@ class World:
         return self.store.head(self.job_id).version
 
     def kill(self) -> None:
-        _process.get().die()
+        caller.get().die()
 
     # --- faults by number --------------------------------------------------------------------------------------------
 
@@ -321,7 +316,7 @@ class World:
         return self._of_read.pop(self.reads, None)
 
 
-class _Process:
+class Process:
     """One process: it claims the job, runs it, and ends one way or another."""
 
     def __init__(self, world: World, number: int) -> None:
@@ -351,16 +346,16 @@ class _Process:
         return self._alive
 
     def start(self, resume_by: str | None) -> None:
-        self.inside.run(_process.set, self)
+        self.inside.run(caller.set, self)
         name = f"process {self.life.number}"
         task = self.world.loop.create_task(self._live(resume_by), name=name, context=self.inside)
         task.add_done_callback(self._ended)
 
     async def _live(self, resume_by: str | None) -> State:
-        world, store = self.world, cast(Any, _Unreliable(self))
+        world, store = self.world, cast(Any, Unreliable(self))
         owned = self._created() if not world.job_id else self._claimed(store, resume_by)
         self.life.epoch = owned.claim.epoch
-        writer = cast(Writer, _Sender(self))
+        writer = cast(Writer, Sender(self))
         self._runner = Runner(owned, store, Outbox(writer), self.clock, SETTINGS)
         return await self._runner.run()
 
@@ -438,142 +433,3 @@ class _Process:
         self.gone.set_result(None)
         if not self.over.done():
             self.over.set_result(how)
-
-
-class _Unreliable:
-    """The store as one process reaches it."""
-
-    def __init__(self, process: _Process) -> None:
-        self._process = process
-        self._world = process.world
-        self.stops_writers = process.world.story.stops_writers
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._world.store, name)
-
-    def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
-        if self._world.next_read():
-            self._world.notes.covered["unreadable"] += 1
-            self._world.loop.call_later(SETTINGS.heartbeat_s, self._process.hear_of_versions)
-            raise StoreUnavailable("it does not answer")
-        return self._world.store.read(job_id, after, until)
-
-    def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
-        fault = self._world.next_claim()
-        if fault and fault.kind == "lost":
-            raise OutcomeUnknown("the claim was lost")
-        claim = self._world.store.claim(job_id, worker_id, known, rule)
-        if fault:
-            raise OutcomeUnknown("the claim was not answered")
-        return claim
-
-    def begin(self, timeout_s: float | None = None) -> Transacting:
-        return self._world.begin(self._process, timeout_s)
-
-
-class _Database:
-    """What one process's transactions see of the world."""
-
-    def __init__(self, world: World, process: _Process) -> None:
-        self._world = world
-        self._process = process
-        self._far = copy_context()
-        self._far.run(_process.set, cast(Any, None))
-        self.store = world.store
-        self.notes = world.notes
-
-    @property
-    def holder(self) -> Transacting | None:
-        return self._world.holder
-
-    @holder.setter
-    def holder(self, holder: Transacting | None) -> None:
-        self._world.holder = holder
-
-    def later(self, seconds: float, call: Callable[[], None]) -> None:
-        self._world.loop.call_later(seconds, call, context=self._far)
-
-    def stored(self, item: Append) -> None:
-        if self._world.store_for(self._process, item).code is not Code.STORED:
-            self.notes.unexpected.append("a commit was let through that the log refuses")
-
-    def befalls(self, fault: TransactionFault) -> None:
-        self._world.loop.call_soon(self._world.happens, fault.meanwhile, self._process, fault.action, context=self._far)
-
-
-class _Sender:
-    """The writer of one process: its appends go through the world, and are sent again until they are answered."""
-
-    def __init__(self, process: _Process) -> None:
-        self._process = process
-        self._world = process.world
-        self._far = copy_context()
-        self._far.run(_process.set, cast(Any, None))
-
-    def offer(self, item: Append, mailbox: Mailbox) -> bool:
-        fault = self._world.next_append()
-        if fault is not None:
-            self._world.notes.covered[fault.kind] += 1
-            if fault.kind == "no room":
-                self._world.happens(fault.meanwhile, self._process, fault.action)
-                return False
-        self._send(item, mailbox, fault)
-        return True
-
-    def put(self, item: Append, mailbox: Mailbox) -> None:
-        self._send(item, mailbox, None)
-
-    def append(self, item: Append) -> Future[Answer]:
-        """Where somebody waits for it in a thread: answered at once."""
-        promised: Future[Answer] = Future()
-        promised.set_result(self._world.store_for(self._process, item))
-        return promised
-
-    def _send(self, item: Append, mailbox: Mailbox, fault: AppendFault | None) -> None:
-        self._process.life.appends_after_fence += self._process.life.is_fenced
-        if fault is None:
-            self._later(LATENCY_S, self._arrive, item, mailbox)
-            return
-        self._later(fault.seconds / 2, self._world.happens, fault.meanwhile, self._process, fault.action)
-        match fault.kind:
-            case "lost":
-                self._later(fault.seconds, self._arrive_again, item, mailbox)
-            case "unanswered":
-                self._later(LATENCY_S, self._arrive_unheard, item)
-                self._later(fault.seconds, self._arrive_again, item, mailbox)
-            case "slow":
-                self._later(fault.seconds, self._arrive, item, mailbox)
-            case _:
-                self._later(LATENCY_S, self._arrive, item, mailbox, fault.seconds)
-
-    def _later(self, seconds: float, call: Any, *args: Any) -> None:
-        self._world.loop.call_later(seconds, call, *args, context=self._far)
-
-    def _arrive_unheard(self, item: Append) -> None:
-        if self._world.holder is not None:
-            self._later(WAIT_S, self._arrive_unheard, item)
-        else:
-            self._world.store_for(self._process, item)
-
-    def _arrive(self, item: Append, mailbox: Mailbox, answer_after_s: float = 0.0) -> None:
-        if self._world.holder is not None:  # the head is locked: it waits there, on its own connection
-            self._later(WAIT_S, self._arrive, item, mailbox, answer_after_s)
-            return
-        answer = self._world.store_for(self._process, item)
-        if answer_after_s:
-            self._later(answer_after_s, self._answer, item, mailbox, answer)
-        else:
-            self._answer(item, mailbox, answer)
-
-    def _arrive_again(self, item: Append, mailbox: Mailbox) -> None:
-        if self._process.is_alive:
-            self._arrive(item, mailbox)
-
-    def _answer(self, item: Append, mailbox: Mailbox, answer: Answer) -> None:
-        if not self._process.is_alive:
-            return
-        self._process.life.is_fenced |= answer.code is Code.FENCED
-        if answer.code is Code.STORED:
-            self._world.notes.acknowledged.append([event.event_id for event in item.events])
-        outcomes: Sequence[tuple[Append, Answer]] = [(item, answer)]
-        self._world.loop.call_soon(mailbox.deliver, outcomes, context=self._process.inside)
