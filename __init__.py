@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from steplog.api.app import asgi
     from steplog.engine.context import Context
     from steplog.engine.errors import (
         AttemptOver,
@@ -59,6 +60,7 @@ __all__ = [
     "Worker",
     "Workflow",
     "arun_worker",
+    "asgi",
     "open_store",
     "result",
     "run_worker",
@@ -67,6 +69,7 @@ __all__ = [
 
 _ERRORS = "steplog.engine.errors"
 _HOMES = {
+    "asgi": "steplog.api.app",
     "Context": "steplog.engine.context",
     **dict.fromkeys(("AttemptOver", "DefinitionError", "InputRefused", "Interrupted"), _ERRORS),
     **dict.fromkeys(("NoResult", "OwnershipLost", "PlanMismatch"), _ERRORS),

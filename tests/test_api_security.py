@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -275,3 +276,15 @@ def test_a_deep_value_in_an_input_is_refused() -> None:
     job_id = world.job()
     answer = world.client.post(f"/api/v1/jobs/{job_id}/signals/go", json={"payload": deep})
     assert answer.status_code == 422
+
+
+def test_a_body_without_a_length_is_bounded_too() -> None:
+    world = World()
+    job_id = world.job()
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 100_000
+
+    answer = world.client.post(f"/api/v1/jobs/{job_id}/cancel", content=endless())
+    assert (answer.status_code, answer.json()["type"]) == (413, "urn:steplog:problem:body-too-large")

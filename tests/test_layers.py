@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "engine": FOLDS,
     "terminal": FOLDS,
     "testing": ENGINE,
-    "": ENGINE,
+    "": ENGINE | {"api"},
     "examples": ENGINE | {"", "terminal", "testing"},
     "commands": ENGINE | {"", "api", "terminal"},
     "cli": ENGINE | {"", "commands", "terminal", "testing", "examples"},
