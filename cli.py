@@ -13,18 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steplog.commands import (
-    about,
-    database,
-    definitions,
-    fan_outs,
-    fleet,
-    integrity,
-    operating,
-    seeing,
-    serving,
-    time_travel,
-)
+from steplog.commands import about, database, definitions, fleet, integrity, operating, seeing, serving, time_travel
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -345,7 +334,7 @@ def replay(console: Console, job: str, until: int | None, step_through: bool) ->
         shown.conclude(view_of(console, store, state, past=True), compared=whole)
 
 
-for command in (*time_travel.COMMANDS, *fan_outs.COMMANDS, *definitions.COMMANDS):
+for command in (*time_travel.COMMANDS, *definitions.COMMANDS):
     main.add_command(command)
 
 

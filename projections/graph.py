@@ -24,8 +24,8 @@ def _never_undone(plan: Plan, shape: Shape) -> Iterator[str]:
     undone = [key for key, step in shape.sub_steps.items() if "compensate" in step]
     if undone and not plan.get("compensate_on"):
         yield f"{', '.join(undone)} have compensations, and nothing says when they run: give compensate_on="
-    if plan.get("compensate_on") and not undone:
-        yield f"compensate_on={plan['compensate_on']} undoes nothing: no sub-step has a compensation"
+    if (ends := plan.get("compensate_on")) and not undone:
+        yield f"compensate_on={ends} undoes nothing: no sub-step has a compensation"
 
 
 def _skipped_with_others(shape: Shape) -> Iterator[str]:

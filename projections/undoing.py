@@ -108,5 +108,7 @@ def resumed(state: State) -> None:
         for sub_step in phase["sub_steps"].values():
             compensation = sub_step["compensation"]
             if compensation is not None and compensation["status"] != "completed":
-                again: Any = {"status": "retrying", "failures": 0, "interruptions": 0, "retry_at": None}
-                sub_step["compensation"] = {**compensation, **again}
+                again = compensation.copy()
+                again["status"], again["retry_at"] = "retrying", None
+                again["failures"] = again["interruptions"] = 0
+                sub_step["compensation"] = again
