@@ -31,7 +31,7 @@ QUERIES: dict[str, HeadQuery] = {
     "failed sub-step": HeadQuery(failed_sub_step="menuImport"),
     "batch": HeadQuery(batch_id="b1"),
     "two filters": HeadQuery(workflow="registration", status="parked"),
-    "since": HeadQuery(since="2026-01-02T00:00:00.000000Z", status="parked"),
+    "since": HeadQuery(since="2026-01-01T00:00:00.000000Z", status="parked"),
 }
 
 
