@@ -333,6 +333,12 @@ def test_a_compensation_handed_back_goes_on_with_the_next_owner() -> None:
     assert (job.state["status"], [of.sub_step for of in in_progress(job.state)]) == ("compensating", ["two"])
 
 
+def test_a_compensation_that_failed_for_good_parks_the_job_before_anything_else_is_undone() -> None:
+    job = failed_with_two_done().fails("two")
+    assert types(job.decided) == ["CompensationFailed", "JobParked"]
+    assert job.state["status"] == "parked"
+
+
 def test_waits_between_attempts_are_due_at_an_instant() -> None:
     job = failed_with_two_done()
     job.fails("two", error={"type": "E", "message": "m", "traceback": "", "retryable": True})
