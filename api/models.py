@@ -45,6 +45,10 @@ class SubStep(BaseModel):
     idempotency_key: str | None
     progress: dict[str, Any] | None
     cursor: Json
+    items: dict[str, int] | None = None
+    """Of a fan-out: how many of its items there are, and are in each status."""
+    compensation: dict[str, Any] | None = None
+    """How what it did was undone, where it was."""
 
 
 class Phase(BaseModel):

@@ -6,6 +6,7 @@ While such a thread goes on the loop stands still, and it stands still wherever 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
@@ -113,7 +114,12 @@ def taking_turns() -> Iterator[list[HandlerThread]]:
         return ended
 
     def awaited(recording: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop) -> bool:
-        return current().wait_for(asyncio.run_coroutine_threadsafe(recording, loop))
+        try:
+            return current().wait_for(asyncio.run_coroutine_threadsafe(recording, loop))
+        except Unwound:
+            if inspect.getcoroutinestate(recording) == inspect.CORO_CREATED:
+                recording.close()
+            raise
 
     real = of_handlers.in_thread, transactional._awaited
     of_handlers.in_thread, transactional._awaited = in_thread, awaited
