@@ -58,13 +58,13 @@ where (%(before)s::uuid is null or job_id < %(before)s)
   and (%(failed_sub_step)s::text is null or failed_sub_step = %(failed_sub_step)s)
   and (%(batch_id)s::text is null or batch_id = %(batch_id)s)
   and (%(tags)s::jsonb is null or tags @> %(tags)s)
-order by job_id desc limit %(limit)s
+order by jobs.job_id desc limit %(limit)s
 """
 
 _ENDING_IN = """
 select job_id::text from {s}.jobs
 where reverse(job_id::text) collate "C" like %s
-order by job_id desc limit %s
+order by jobs.job_id desc limit %s
 """
 
 
