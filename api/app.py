@@ -6,12 +6,14 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from steplog.api import models
 from steplog.api.changes import Changes
 from steplog.api.durations import Durations
 from steplog.api.guard import Guard
@@ -59,10 +61,20 @@ def asgi(
     return create_app(store, settings)
 
 
+class _App(FastAPI):
+    """The app, whose description knows what every problem looks like."""
+
+    def openapi(self) -> dict[str, Any]:
+        described = super().openapi()
+        schemas = described.setdefault("components", {}).setdefault("schemas", {})
+        schemas.setdefault("ProblemDocument", models.ProblemDocument.model_json_schema())
+        return described
+
+
 def create_app(store: Store | str | None, settings: ApiSettings, local_name: str = LOCAL_NAME) -> FastAPI:
     """The app with all its settings."""
     service = service_for(store, settings)
-    app = FastAPI(
+    app = _App(
         title="steplog",
         version=version("steplog"),
         summary="Jobs as their logs tell them.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any
 
@@ -192,3 +193,10 @@ def test_everything_that_goes_wrong_is_a_problem(world: World, method: str, path
     problem = models.ProblemDocument.model_validate(answer.json())
     assert (answer.status_code, problem.status, problem.type) == (status, status, f"urn:steplog:problem:{kind}")
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_the_description_refers_to_nothing_that_it_does_not_hold(world: World) -> None:
+    text = world.client.get("/openapi.json").text
+    referred = set(re.findall(r"#/components/schemas/([A-Za-z_]+)", text))
+    assert "ProblemDocument" in referred
+    assert referred <= set(world.client.get("/openapi.json").json()["components"]["schemas"])
