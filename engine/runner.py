@@ -409,7 +409,8 @@ class Runner:
     def _follow(self, recorded: Sequence[EventData], state: State) -> None:
         """Do what the events say, now that they are durable; `state` is the one after them, whatever came since."""
         self._asking.forget(recorded)
-        self._start(recorded, state)
+        if self._failure is None:  # who has lost the job calls nothing more
+            self._start(recorded, state)
         ended = any(isinstance(event, (PhaseCompleted, PhaseFailed)) for event in recorded)
         self._keeper.keep(self.state, self._position, sooner=ended)
 
