@@ -86,3 +86,17 @@ begin
     );
 end
 $$;
+
+do $$
+declare
+    signature text := 'look_for_work (text[], integer, uuid[], bigint[], jsonb, text)';
+    steplog_role text;
+begin
+    execute format('revoke execute on function %s from public', signature);
+    foreach steplog_role in array array['steplog_app', 'steplog_admin'] loop
+        if exists (select from pg_catalog.pg_roles where rolname = steplog_role) then
+            execute format('grant execute on function %s to %I', signature, steplog_role);
+        end if;
+    end loop;
+end
+$$;

@@ -51,7 +51,10 @@ as $$
     end
 $$;
 
-create or replace function claim_jobs(claimant text, claims json) returns json
+-- One worker becomes the owner of many jobs nobody owns: each claimed whole or not at all, answered by codes; null
+-- where the worker is no longer alive. A head that somebody else holds is not waited for: he is claiming it.
+
+create function claim_jobs(claimant text, claims json) returns json
 language plpgsql volatile
 set search_path from current
 set plan_cache_mode = force_generic_plan
@@ -115,7 +118,8 @@ declare
     steplog_role text;
 begin
     foreach signature in array array[
-        'take_slot (text, integer, double precision, uuid)', 'slot_is_held (slots, double precision, uuid)'
+        'take_slot (text, integer, double precision, uuid)', 'slot_is_held (slots, double precision, uuid)',
+        'claim_jobs (text, json)'
     ] loop
         execute format('revoke execute on function %s from public', signature);
         foreach steplog_role in array array['steplog_app', 'steplog_admin'] loop
