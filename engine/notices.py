@@ -138,7 +138,7 @@ class _Webhook:
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Where notices go is said by the configuration alone, not by who answers."""
 
-    def redirect_request(self, *request: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
         return None
 
 

@@ -111,7 +111,7 @@ def test_nothing_starts_before_what_it_needs_and_the_phases_before_it(log: Simul
             assert sum(of.phase == event.data["phase"] for of in in_progress(state)) < limit
             items = phase["sub_steps"][event.data["sub_step"]]["items"]
             if items is not None:
-                assert len(items["in_progress"]) < shape.sub_steps[key]["map"]["parallel"]
+                assert len(items["in_progress"]) < shape.fan_outs[event.data["phase"]][key]["parallel"]
         state = evolve(state, event)
 
 
