@@ -56,7 +56,8 @@ class Listener:
         if self.is_dropped and self._queue.empty():
             return None
         try:
-            return await asyncio.wait_for(self._queue.get(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for would lose a cancellation that meets a batch
+                return await self._queue.get()
         except TimeoutError:
             return None
 

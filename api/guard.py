@@ -164,7 +164,8 @@ class _Body:
         if self._whole:  # what comes now is the client going away, which streams wait for
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), self._settings.body_seconds_max)
+            async with asyncio.timeout(self._settings.body_seconds_max):
+                message = await self._receive()
         except TimeoutError:
             raise Problem(408, "slow-body", "the body did not come in time", headers={"Connection": "close"}) from None
         self._taken += len(message.get("body", b""))

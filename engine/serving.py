@@ -220,7 +220,8 @@ class Serving:
         until = time.monotonic() + timeout_s
         while self._goes_on() and (left_s := until - time.monotonic()) > 0:
             try:
-                await asyncio.wait_for(self._woken.wait(), left_s)
+                async with asyncio.timeout(left_s):  # wait_for would lose a cancellation that meets a wake-up
+                    await self._woken.wait()
             except TimeoutError:
                 return
             if not deaf:

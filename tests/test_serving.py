@@ -143,6 +143,20 @@ def test_a_job_that_waits_for_a_signal_holds_nothing_and_the_signal_wakes_it(sto
     beside_a_worker(store, wf, script=script)
 
 
+def test_a_cancellation_that_meets_a_wake_up_is_not_lost(store: Store) -> None:
+    async def main() -> None:
+        with Worker(store, settings=FAST) as worker:
+            serving = Serving(worker, [quick()], 1, False)
+            waiting = asyncio.create_task(serving._wait(60.0))
+            await asyncio.sleep(0)
+            serving._woken.set()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    asyncio.run(main())
+
+
 def test_a_run_in_process_keeps_the_job_while_it_waits(store: Store) -> None:
     wf = quick()
     wf.sleep("50ms", name="rest")
