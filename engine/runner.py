@@ -318,8 +318,13 @@ class Runner:
             self._attempts.abandon_all_but(in_progress(self.state))
 
     def _cancel_if_due(self) -> None:
-        """Where the job is cancelled, or has had its time: ask what runs to stop, and give it some time for that."""
-        if self._cancel_by is None and (
+        """Where the job is cancelled, or has had its time: ask what runs to stop, and give it some time for that.
+
+        What is being undone then is undone to its end.
+        """
+        if self.state["undoing"]:
+            self._cancel_by = None
+        elif self._cancel_by is None and (
             self.state["requested"] == "cancel" or job_is_late(self.state, self._decided_at)
         ):
             self._cancel_by = self._loop.time() + self._settings.grace_s
