@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -140,8 +141,16 @@ def _undo(random: Random) -> UndoStory:
         wait_s=random.choice((0.5, 4.0)),
         timeout_s=timeout_s,
         transactional=transactional,
-        scripts=tuple(_script(random, timeout_s is not None, transactional) for _ in range(random.choice((1, 1, 2)))),
+        scripts=tuple(_undoing(random, timeout_s is not None, transactional) for _ in range(random.choice((1, 1, 2)))),
     )
+
+
+def _undoing(random: Random, may_time_out: bool, transactional: bool) -> Script:
+    """Seldom one that writes to the context: that is refused."""
+    script = _script(random, may_time_out, transactional)
+    if random.random() < 0.2:
+        return script
+    return replace(script, deeds=tuple(deed for deed in script.deeds if not isinstance(deed, Write)))
 
 
 def _script(random: Random, may_time_out: bool, transactional: bool) -> Script:
