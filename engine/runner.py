@@ -34,6 +34,7 @@ from steplog.engine.history import Loaded, position_of
 from steplog.engine.inbox import Entry, Inbox
 from steplog.engine.keeping import StateKeeper
 from steplog.engine.lane import Lane
+from steplog.engine.observing import watch_of
 from steplog.engine.outbox import Outbox
 from steplog.engine.plan import shape_of
 from steplog.engine.regression import park_regressed
@@ -45,13 +46,7 @@ from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
-from steplog.eventstore.events import (
-    Event,
-    EventData,
-    PhaseCompleted,
-    PhaseFailed,
-    SubStepFailed,
-)
+from steplog.eventstore.events import Event, EventData, PhaseCompleted, PhaseFailed, SubStepFailed
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
@@ -112,12 +107,14 @@ class Runner:
         self.state: State = owned.loaded.state
         self._position: Position = owned.loaded.position
         self._inbox = Inbox(self._loop)
+        self._watch = watch_of(owned.definition, owned.loaded.state, owned.claim)
         self._attempts = Attempts(
             owned.definition,
             self._inbox,
             self._input,
             clock,
             settings.grace_s,
+            self._watch,
             lambda timeout_s: TransactionalAttempt(store, self, timeout_s),
         )
         self.turn = asyncio.Lock()
@@ -139,11 +136,12 @@ class Runner:
 
         Raises OwnershipLost as soon as another worker owns the job.
         """
-        try:
-            return await self._run()
-        except LogRegressed as error:
-            logger.error("%s", error)
-            return await asyncio.to_thread(self._park_regressed)
+        with self._watch:
+            try:
+                return await self._run()
+            except LogRegressed as error:
+                logger.error("%s", error)
+                return await asyncio.to_thread(self._park_regressed)
 
     async def _run(self) -> State:
         self._keeper.keep(self.state, self._position, sooner=True)
@@ -411,6 +409,7 @@ class Runner:
     def _follow(self, recorded: Sequence[EventData], state: State) -> None:
         """Do what the events say, now that they are durable; `state` is the one after them, whatever came since."""
         self._asking.forget(recorded)
+        self._watch.recorded(recorded, state)
         if self._failure is None:  # who has lost the job calls nothing more
             self._start(recorded, state)
         ended = any(isinstance(event, (PhaseCompleted, PhaseFailed)) for event in recorded)
