@@ -121,7 +121,7 @@ def _sub_step(random: Random, name: str, earlier: list[str], late: bool, undone:
         deadline_s=random.choice((*(None,) * 9, 1.0, 4.0, 10.0)),
         transactional=transactional,
         on_interrupt=random.choice(("retry",) * 6 + ("hold", "fail")),
-        fan_out=_fan_out(random) if random.random() < 0.12 else None,
+        fan_out=_fan_out(random) if random.random() < 0.15 else None,
         undo=_undo(random) if undone and random.random() < 0.7 else None,
         scripts=tuple(
             _script(random, late or timeout_s is not None, transactional) for _ in range(random.choice((1, 1, 2, 3)))
@@ -131,7 +131,7 @@ def _sub_step(random: Random, name: str, earlier: list[str], late: bool, undone:
 
 def _fan_out(random: Random) -> FanOutStory:
     listed: Any = random.choice(("plain",) * 8 + ("shifted",) * 4 + ("twice", "raises"))
-    return FanOutStory(random.choice((0, 1, 2, 2, 3, 3, 5, 6)), random.choice((1, 2, 16)), listed)
+    return FanOutStory(random.choice((0, 1, 2, 3, 3, 4, 5, 6)), random.choice((1, 2, 2, 16)), listed)
 
 
 def _undo(random: Random) -> UndoStory:
