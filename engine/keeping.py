@@ -25,7 +25,7 @@ class StateKeeper:
         self._every = every
         self._stored_at = stored_at
         self._enough = every
-        """How many events there must be for the next one: of a large state, as it was when it was last looked at, more."""
+        """How many events there must be for the next one: more where the state was large when it was last looked at."""
 
     def keep(self, state: State, position: Position, *, sooner: bool = False) -> None:
         """Store the state if enough has come since the last one: of a large one more, so that all that is written stays
