@@ -40,6 +40,7 @@ from steplog.engine.plan import shape_of
 from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
 from steplog.engine.started import START, attempt_of, goes_on, timeout_s_of
+from steplog.engine.store_clock import JobTime
 from steplog.engine.transactional import TransactionalAttempt, append_and_commit
 from steplog.engine.values import load as load_value
 from steplog.eventstore.chain import Position, end_of, seal
@@ -95,6 +96,7 @@ class Runner:
         self._store = store
         self._outbox = outbox
         self._clock = clock
+        self._time = JobTime(clock, owned.loaded.state["recorded_at"])
         self._settings = settings
         self._lane = lane or Lane()
         self._claim = owned.claim
@@ -206,7 +208,7 @@ class Runner:
 
     def _decide(self, happened: list[Fact]) -> Decision:
         self._raise_failure()
-        now = self._decided_at = max(self._clock.now(), self.state["recorded_at"])
+        now = self._decided_at = self._time.now(self.state["recorded_at"])
         decision = decide(self.state, self._shape, happened, now, self._situation())
         while decision.questions or decision.unlisted:
             self._asking.ask(decision)
@@ -428,7 +430,7 @@ class Runner:
     def _patience_s(self) -> float | None:
         """Seconds until time alone changes something."""
         due = next_due(self.state, self._decided_at)
-        waits = [max(0.0, seconds_between(self._clock.now(), due))] if due else []
+        waits = [max(0.0, seconds_between(self._time.now(self._decided_at), due))] if due else []
         if self._stop_by is not None:
             waits = [max(0.0, self._stop_by - self._loop.time())]
         if self._cancel_by is not None:
