@@ -213,7 +213,7 @@ class Runner:
         while decision.questions or decision.unlisted:
             self._asking.ask(decision)
             decision = decide(self.state, self._shape, happened, now, self._situation())
-        if not a_suspect_runs(decision.state):
+        if self._lane.is_held_by(self.state["job_id"]) and not a_suspect_runs(decision.state):
             self._lane.leave(self.state["job_id"])
         return decision
 

@@ -207,7 +207,7 @@ def _chosen(phases: list[PhaseRows], key: Key | None) -> Row | None:
             return row
     for status in _TROUBLE:
         for row in rows:
-            if row.status == status and row.shown["attempts"]:
+            if row.status == status and (row.shown["attempts"] or row.shown.get("items")):
                 return row
     tolerated = [row for row in rows if row.status == "tolerated"]
     begun = [row for row in rows if row.shown["attempts"]]
