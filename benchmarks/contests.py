@@ -73,7 +73,7 @@ def _at_once() -> list[Contest]:
 def _transactional() -> list[Contest]:
     """Each step is one commit: of a row of the user's, and of what the log says of the step."""
     alone = {"what": "transactions", "jobs": 3, "steps": 100, "at_once": 1}
-    together = {"what": "transactions", "jobs": 16, "steps": 20, "at_once": 16}
+    together = {"what": "transactions", "jobs": 64, "steps": 20, "at_once": 16}
     on_postgres, on_sqlite = _transactions("PostgreSQL"), _transactions("SQLite")
     return [
         Contest("transactional steps, one job at a time, PostgreSQL", "steps/s", alone, on_postgres),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
-from program import Measured, Stopwatch, Work, main
+from program import Measured, Stopwatch, Work, at_once, main
 from step_rows import EFFECTS
-from steplog_jobs import refuse_what_is_not_in_the_log, run_jobs
+from steplog_jobs import refuse_what_is_not_in_the_log
 from steplog_stores import durability_of, opened
 
 from steplog import Step, Transaction, Workflow
@@ -31,9 +32,9 @@ def measure(work: Work) -> Measured:
     with opened(work.store) as store:
         workflow, watch = chain(work.steps), Stopwatch()
         make_table(store)
-        asyncio.run(run_jobs(workflow, store, 2, 1))
+        asyncio.run(at_once(lambda: workflow.arun(store=store), replace(work, jobs=2, at_once=1)))
         with watch.running():
-            jobs = asyncio.run(run_jobs(workflow, store, work.jobs, work.at_once))
+            jobs = asyncio.run(at_once(lambda: workflow.arun(store=store), work))
         refuse_what_is_not_in_the_log(store, jobs, work.steps)
         refuse_other_effects(store, (2 + work.jobs) * work.steps)
         return Measured(work.jobs * work.steps, watch.seconds, durability_of(store), warm_up=2 * work.steps)
