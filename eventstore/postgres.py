@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
@@ -65,9 +66,9 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import read_to, tail_of, unless_pruned
+from steplog.eventstore.stream import fetched_ahead, read_to, tail_of, unless_pruned
 
-PAGE_ROWS = 500
+PAGE_ROWS = 1000
 """How many events one query of `read` fetches; between pages no transaction is open."""
 
 _APPEND = """
@@ -263,9 +264,9 @@ class PostgresStore:
         return tables.jobs_of_key(self._read, workflow, key)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
-        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+        return unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
 
-    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Sequence[Event]]:
         head = self.head(job_id)
         end = head.version if until is None else min(until, head.version)
         if after >= end:
@@ -311,8 +312,14 @@ class PostgresStore:
         return Position(version, rows[0].hash, rows[0].recorded_at)
 
     def _rows(self, job_id: str, after: int, until: int | None) -> Iterator[Row]:
+        pages = self._pages(job_id, after, until)
+        first = list(islice(pages, 1))
+        more = fetched_ahead(pages) if first and len(first[0]) == PAGE_ROWS else pages
+        return chain.from_iterable(chain(first, more))
+
+    def _pages(self, job_id: str, after: int, until: int | None) -> Iterator[list[Row]]:
         while page := tables.rows_after(self._read, job_id, after, until, PAGE_ROWS):
-            yield from page
+            yield page
             after = page[-1].version
             if until is not None and after >= until:
                 return

@@ -235,9 +235,9 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
             return sorted(found, reverse=True)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
-        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+        return unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
 
-    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Sequence[Event]]:
         with self._lock:
             job = self._job(job_id)
             head, rows = job.head, list(job.rows)
