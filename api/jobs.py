@@ -17,7 +17,7 @@ from steplog.api.problems import Problem, invalid
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.history import Loaded, load, position_of
 from steplog.engine.masking import Masks, without
-from steplog.eventstore.errors import JobNotFound
+from steplog.eventstore.chain import Position
 from steplog.eventstore.events import Event
 from steplog.eventstore.store import Head, Store
 from steplog.projections.documents import event_document
@@ -108,16 +108,14 @@ class Jobs:
             return kept.loaded
 
     def _opened(self, job_id: str, version: int) -> _Kept:
-        """The job from its stored state on, with its latest events: they are read together."""
-        stored = self.store.load_state(job_id, REDUCER_VERSION)
-        known = stored.position.version if stored else 0
-        start = 0 if version <= WHOLE_EVENTS_MAX else min(known, version - LATEST_EVENTS)
-        events = list(self.store.read(job_id, start))
-        if not events:
-            raise JobNotFound(job_id)
-        tail = [event for event in events if event.version > known]
+        """The job from its stored state on, with its latest events."""
+        stored, events = self.store.open_job(job_id, REDUCER_VERSION)
+        tail = list(events)
+        known = stored.position if stored else Position()
+        start = 0 if version <= WHOLE_EVENTS_MAX else version - LATEST_EVENTS
+        earlier = list(self.store.read(job_id, start, known.version)) if start < known.version else []
         state = fold(tail, as_state(stored.state) if stored else None)
-        return _Kept(Loaded(state, position_of(events[-1]), known), _latest(events))
+        return _Kept(Loaded(state, position_of(tail[-1]) if tail else known, known.version), _latest([*earlier, *tail]))
 
     def _caught_up(self, kept: _Kept) -> _Kept | None:
         """The same with what came since; None where the log is not the one that it was."""

@@ -57,6 +57,7 @@ from steplog.eventstore.store import (
     Head,
     HeadQuery,
     NewJob,
+    Opened,
     Proposal,
     Rule,
     Slots,
@@ -281,8 +282,12 @@ class PostgresStore:
     def feed_end(self) -> str:
         return feed_end(self._read)
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
-        return tables.latest_state(self._read, job_id, reducer_version, until)
+    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
+        version, hash, stored, first = tables.open_job(self._read, job_id, reducer_version, until, PAGE_ROWS)
+        start, end = stored.position if stored else Position(), version if until is None else min(until, version)
+        more = self._rows(job_id, first[-1].version, end) if len(first) == PAGE_ROWS else ()
+        events = read_to(job_id, chain(first, more), start, end, hash if end == version else None)
+        return Opened(stored, unless_pruned(job_id, events, lambda: self.pruned(job_id)))
 
     def save_state(self, stored: StoredState) -> None:
         tables.insert_state(self._read, stored)

@@ -56,6 +56,7 @@ from steplog.eventstore.store import (
     Head,
     HeadQuery,
     NewJob,
+    Opened,
     Rule,
     Slots,
     StoredState,
@@ -253,9 +254,15 @@ class SQLiteStore:
         with self._reading() as connection:
             return feed_end(connection)
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
+    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
         with self._reading() as connection:
-            return tables.latest_state(connection, job_id, reducer_version, until)
+            head = tables.get_head(connection, job_id)
+            end = head.version if until is None else min(until, head.version)
+            stored = tables.latest_state(connection, job_id, reducer_version, end)
+        start = stored.position if stored else Position()
+        rows = self._rows(job_id, start.version, end) if start.version < end else ()
+        events = read_to(job_id, rows, start, end, head.hash if end == head.version else None)
+        return Opened(stored, unless_pruned(job_id, events, lambda: self.pruned(job_id)))
 
     def save_state(self, stored: StoredState) -> None:
         with self._writing() as connection:

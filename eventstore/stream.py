@@ -13,7 +13,6 @@ from steplog.eventstore.events import Event
 from steplog.eventstore.rows import Row, read_chunks
 from steplog.eventstore.store import Append, BatchCount, Code, Head
 
-
 T = TypeVar("T")
 
 
@@ -61,7 +60,7 @@ def judge(item: Append, head: LogEnd, marks: Callable[[], Mapping[int, Mark]]) -
 def read_to(
     job_id: str, rows: Iterable[Row], after: Position, version: int, hash: str | None
 ) -> Iterator[Sequence[Event]]:
-    """Checked events behind `after`, many at a time, which must end at that version, and with that hash if one is known.
+    """Checked events behind `after`, many at a time, which must end at that version, with that hash if it is known.
 
     Raises DamagedLog, also where the log ends early, before an event is handed out that is not what it should be.
     """

@@ -35,6 +35,7 @@ from steplog.eventstore.store import (
     HeadColumns,
     HeadQuery,
     NewJob,
+    Opened,
     Rule,
     Slots,
     SlotWanted,
@@ -260,9 +261,10 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         with self._lock:
             return as_cursor("memory", len(self._feed))
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
+    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
         with self._lock:
-            return self._jobs[job_id].state_at(reducer_version, until) if job_id in self._jobs else None
+            stored = self._job(job_id).state_at(reducer_version, until)
+        return Opened(stored, self.read(job_id, stored.position.version if stored else 0, until))
 
     def save_state(self, stored: StoredState) -> None:
         with self._lock:

@@ -94,7 +94,8 @@ def replay(store: Store, work: Work) -> Measured:
         state = fold(store.read(job_id))
     if state["done"] != LOG_STEPS:
         raise RuntimeError(f"{state['done']} steps are done (expected {LOG_STEPS})")
-    return Measured(state["version"], watch.seconds, durability_of(store), reading_notes(watch, state["version"], before))
+    notes = reading_notes(watch, state["version"], before)
+    return Measured(state["version"], watch.seconds, durability_of(store), notes)
 
 
 def fetch_and_parse(store: Store, work: Work) -> Measured:
