@@ -13,7 +13,7 @@ from steplog.eventstore.projected import Change, Document, StepRow
 from steplog.eventstore.store import Store
 from steplog.projections.following import Follower
 from steplog.projections.kept_documents import KeptDocuments
-from steplog.projections.projecting import is_group
+from steplog.projections.projecting import Job, is_group
 from steplog.projections.report_table import ReportTable
 from steplog.projections.runner import ProjectionRunner, own_projections
 from steplog.projections.statistics import Statistics
@@ -130,7 +130,7 @@ def test_job_that_was_put_aside_is_no_finding(store: Store) -> None:
     job = half_way(store)
 
     class Fails(Statistics):
-        def document(self, shown: object) -> object:
+        def document(self, job: Job) -> object:
             raise ValueError("poison")
 
     follower = Follower(store, Fails())
