@@ -34,6 +34,7 @@ from steplog.eventstore.store import (
     Head,
     HeadColumns,
     HeadQuery,
+    Look,
     NewJob,
     Opened,
     Rule,
@@ -213,6 +214,11 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         with self._lock:
             return self._job(job_id).head
 
+    def look_at(self, job_id: str) -> Look:
+        with self._lock:
+            head = self._job(job_id).head
+            return Look(head, self._workers.get(head.worker_id or ""), self.now())
+
     def heads(self, query: HeadQuery) -> list[Head]:
         with self._lock:
             found = [job.head for _, job in sorted(self._jobs.items(), reverse=True) if matches(job.head, query)]
@@ -240,14 +246,21 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
 
     def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Sequence[Event]]:
         with self._lock:
-            job = self._job(job_id)
-            head, rows = job.head, list(job.rows)
+            head, rows = self._job(job_id).head, list(self._job(job_id).rows)
         end = head.version if until is None else min(until, head.version)
         if after >= end:
             return
-        start = position_at(job_id, rows, after)
-        wanted = [row for row in rows if after < row.version <= end]
-        yield from read_to(job_id, wanted, start, end, head.hash if end == head.version else None)
+        start, hash = position_at(job_id, rows, after), head.hash if end == head.version else None
+        yield from read_to(job_id, [row for row in rows if after < row.version <= end], start, end, hash)
+
+    def tail(self, head: Head, known: Position) -> list[Event]:
+        with self._lock:
+            rows = [row for row in self._job(head.job_id).rows if known.version < row.version <= head.version]
+        pages = read_to(head.job_id, rows, known, head.version, head.hash)
+        return list(unless_pruned(head.job_id, pages, lambda: self.pruned(head.job_id)))
+
+    def commit_mark(self) -> str:
+        return str(len(self._feed))
 
     def feed(self, after: str | None = None, limit: int = PAGE_ENTRIES) -> FeedPage:
         start: int = parts_of(after, "memory", int)[0] if after is not None else 0
@@ -261,9 +274,12 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         with self._lock:
             return as_cursor("memory", len(self._feed))
 
-    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
+    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
         with self._lock:
-            stored = self._job(job_id).state_at(reducer_version, until)
+            return self._job(job_id).state_at(reducer_version, until)
+
+    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
+        stored = self.load_state(job_id, reducer_version, until)
         return Opened(stored, self.read(job_id, stored.position.version if stored else 0, until))
 
     def save_state(self, stored: StoredState) -> None:
