@@ -21,6 +21,7 @@ from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.errors import HandlerTimeout
 from steplog.engine.facts import AttemptId, Fact
 from steplog.engine.inbox import Inbox
+from steplog.engine.isolation.processes import HandlerProcess, Isolation
 from steplog.engine.transactional import TransactionalAttempt
 from steplog.eventstore.clock import Clock
 from steplog.projections.plan import Place
@@ -34,6 +35,9 @@ _LOST_MAX = 3
 
 ENDING_S_MAX = 1.0
 """How long an async handler may take to clean up once it is cancelled."""
+
+BEGINNING_S_MAX = 60.0
+"""How long the process of a handler may take to import its code."""
 
 logger = logging.getLogger("steplog.engine")
 
@@ -49,6 +53,7 @@ class Attempts:
         clock: Clock,
         grace_s: float,
         transactional: Callable[[float | None], TransactionalAttempt],
+        isolation: Isolation,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._definition = definition
@@ -57,6 +62,7 @@ class Attempts:
         self._clock = clock
         self._grace_s = grace_s
         self._transactional = transactional
+        self._isolation = isolation
         self._lost: Counter[Place] = Counter()
         self._running: dict[Channel, _Running] = {}
         self.occupied: set[Place] = set()
@@ -71,7 +77,8 @@ class Attempts:
         call = Call(of, sub_step, Given.of(state, sub_step, of), self._definition, self._input, channel)
         name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"
         supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name)
-        self._running[channel] = _Running(supervisor, supervisor.cancel)
+        process = HandlerProcess(call, self._isolation) if sub_step.options.isolate else None
+        self._running[channel] = _Running(supervisor, process.interrupt if process else supervisor.cancel, process)
 
     def _called(self, of: AttemptId) -> AnySubStep:
         """What is called: the sub-step's handler, or that of its compensation."""
@@ -83,7 +90,7 @@ class Attempts:
     def cancel(self) -> None:
         """Ask every running handler to stop."""
         for channel in self._running:
-            channel.cancelled = True
+            channel.cancel()
 
     def cancel_all(self) -> None:
         """Ask every running handler to stop, and interrupt those that are async."""
@@ -116,8 +123,14 @@ class Attempts:
         return bool(self._running)
 
     def _set_aside(self, channel: Channel) -> None:
-        """The attempt is settled and its handler still runs: until it ends its sub-step cannot start again."""
+        """The attempt is settled and its handler still runs: until it ends its sub-step cannot start again.
+
+        A process can be killed, so nothing waits for that: when the grace period is over, or the next attempt begins.
+        """
         channel.end()
+        if (process := self._running[channel].process) is not None:
+            self._loop.call_later(self._grace_s, process.kill)
+            return
         self.occupied.add(channel.of.place)
         self._loop.call_later(self._grace_s, self._count_as_stuck, channel)
 
@@ -148,6 +161,8 @@ class Attempts:
         try:
             if call.is_transactional:
                 await self._transact(call, timeout_s)
+            elif (process := self._running[call.channel].process) is not None:
+                await self._isolate(call, process, timeout_s)
             elif timeout_s is not None or not call.sub_step.bindings.is_async:
                 await self._watch(call, timeout_s)
             elif (outcome := await call.run_async()) is not None:  # nothing to wait for beside it: no task of its own
@@ -174,6 +189,37 @@ class Attempts:
             raise
         finally:
             self._post_outcome(running)
+
+    async def _isolate(self, call: Call, process: HandlerProcess, timeout_s: float | None) -> None:
+        """The same for a handler in a process of its own, which does not outlive this."""
+        await self._end_former(call.channel)
+        if call.channel.is_over:
+            return
+        running = self._loop.create_task(process.run())
+        try:
+            await asyncio.wait({process.called}, timeout=BEGINNING_S_MAX)
+            if not process.called.done():
+                raise TimeoutError(f"the handler's process took longer than {BEGINNING_S_MAX:g} s to import its code")
+            await asyncio.wait({running}, timeout=timeout_s)
+            if not running.done():
+                self._settle_late(call, timeout_s or 0.0)
+                process.interrupt()
+                await asyncio.wait({running})
+        except asyncio.CancelledError:
+            process.interrupt()
+            await asyncio.wait({running}, timeout=ENDING_S_MAX)
+            raise
+        finally:
+            process.kill()
+            await asyncio.wait({running})
+            self._post_outcome(running)
+
+    async def _end_former(self, channel: Channel) -> None:
+        """Kill what is left of an attempt that was settled before: no two of a sub-step run at once."""
+        for other, running in list(self._running.items()):
+            if other is not channel and other.of.place == channel.of.place and running.process is not None:
+                running.process.kill()
+                await asyncio.wait({running.supervisor})
 
     async def _transact(self, call: Call, timeout_s: float | None) -> None:
         """The same for a transactional handler: where it completed, that is recorded by its transaction or not at all.
@@ -217,12 +263,15 @@ class Attempts:
 
     async def _time_out(self, call: Call, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
         """Record the timeout, unless it was settled before, and wait for the handler: a thread cannot be killed."""
+        self._settle_late(call, timeout_s)
+        _cancel(running)
+        await asyncio.wait({running})
+
+    def _settle_late(self, call: Call, timeout_s: float) -> None:
         if not call.channel.is_over:
             call.channel.flush()
             self._inbox.post(call.failed(HandlerTimeout(timeout_s), timeout_s))
             self._set_aside(call.channel)
-        _cancel(running)
-        await asyncio.wait({running})
 
 
 @dataclass(slots=True)
@@ -232,6 +281,7 @@ class _Running:
     supervisor: asyncio.Task[None]
     interrupt: Callable[[], object]
     """Stops the handler without giving it up, as far as that can be."""
+    process: HandlerProcess | None = None
 
 
 def _running(call: Call) -> asyncio.Future[Fact | None]:

@@ -40,6 +40,7 @@ class Given(NamedTuple):
     """What a call is given of its job, as plain JSON."""
 
     job_id: str
+    input: Any
     context: dict[str, Any]
     draft: dict[str, Any] | None
     """What the last checkpoint had changed in it already."""
@@ -59,6 +60,7 @@ class Given(NamedTuple):
         sources = {name: sub_step_of(state, each.sub_step.key) for name, each in sub_step.bindings.results.items()}
         return cls(
             state["job_id"],
+            state["input"],
             state["context"],
             recorded["draft"],
             recorded["cursor"],

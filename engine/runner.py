@@ -32,6 +32,7 @@ from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.fit import unfit_signals
 from steplog.engine.history import Loaded, position_of
 from steplog.engine.inbox import Entry, Inbox
+from steplog.engine.isolation.processes import Isolation
 from steplog.engine.keeping import StateKeeper
 from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
@@ -94,14 +95,15 @@ class Runner:
         outbox: Outbox,
         clock: Clock,
         settings: Settings,
-        lane: Lane | None = None,
+        lane: Lane,
+        isolation: Isolation,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._store = store
         self._outbox = outbox
         self._clock = clock
         self._settings = settings
-        self._lane = lane or Lane()
+        self._lane = lane
         self._claim = owned.claim
         self._definition = owned.definition
         self._release_after_s = settings.release_after_s if owned.may_release else None
@@ -117,6 +119,7 @@ class Runner:
             clock,
             settings.grace_s,
             lambda timeout_s: TransactionalAttempt(store, self, timeout_s),
+            isolation,
         )
         self.turn = asyncio.Lock()
         """Whoever has it may append: the loop below, or an attempt whose transaction is to end."""
