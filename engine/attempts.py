@@ -22,6 +22,7 @@ from steplog.engine.errors import HandlerTimeout
 from steplog.engine.facts import AttemptId, Fact
 from steplog.engine.inbox import Inbox
 from steplog.engine.isolation.processes import HandlerProcess, Isolation
+from steplog.engine.observing import Watch
 from steplog.engine.transactional import TransactionalAttempt
 from steplog.eventstore.clock import Clock
 from steplog.projections.plan import Place
@@ -52,6 +53,7 @@ class Attempts:
         input: Any,
         clock: Clock,
         grace_s: float,
+        watch: Watch,
         transactional: Callable[[float | None], TransactionalAttempt],
         isolation: Isolation,
     ) -> None:
@@ -61,6 +63,7 @@ class Attempts:
         self._input = input
         self._clock = clock
         self._grace_s = grace_s
+        self._watched_by = watch
         self._transactional = transactional
         self._isolation = isolation
         self._lost: Counter[Place] = Counter()
@@ -76,7 +79,8 @@ class Attempts:
         sub_step = self._called(of)
         call = Call(of, sub_step, Given.of(state, sub_step, of), self._definition, self._input, channel)
         name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"
-        supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name)
+        within = self._watched_by.context_of(of)
+        supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name, context=within)
         process = HandlerProcess(call, self._isolation) if sub_step.options.isolate else None
         self._running[channel] = _Running(supervisor, process.interrupt if process else supervisor.cancel, process)
 

@@ -34,6 +34,7 @@ from steplog.eventstore.store import (
     Head,
     HeadColumns,
     HeadQuery,
+    Look,
     NewJob,
     Rule,
     Slots,
@@ -212,6 +213,11 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         with self._lock:
             return self._job(job_id).head
 
+    def look_at(self, job_id: str) -> Look:
+        with self._lock:
+            head = self._job(job_id).head
+            return Look(head, self._workers.get(head.worker_id or ""), self.now())
+
     def heads(self, query: HeadQuery) -> list[Head]:
         with self._lock:
             found = [job.head for _, job in sorted(self._jobs.items(), reverse=True) if matches(job.head, query)]
@@ -247,6 +253,15 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         start = position_at(job_id, rows, after)
         wanted = [row for row in rows if after < row.version <= end]
         yield from read_to(job_id, wanted, start, end, head.hash if end == head.version else None)
+
+    def tail(self, head: Head, known: Position) -> list[Event]:
+        with self._lock:
+            rows = [row for row in self._job(head.job_id).rows if known.version < row.version <= head.version]
+        events = read_to(head.job_id, rows, known, head.version, head.hash)
+        return list(unless_pruned(head.job_id, events, lambda: self.pruned(head.job_id)))
+
+    def commit_mark(self) -> str:
+        return str(len(self._feed))
 
     def feed(self, after: str | None = None, limit: int = PAGE_ENTRIES) -> FeedPage:
         start: int = parts_of(after, "memory", int)[0] if after is not None else 0
