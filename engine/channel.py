@@ -90,9 +90,11 @@ class Channel:
     def checkpoint(self, cursor: Any) -> Awaitable[None]:
         kept, changed = decode(encode(cursor, path="cursor")), self.changed()
         refuse_unrecordable({"cursor": kept, "draft": {"set": changed}}, "checkpoint")
+        self._refuse_if_over()
+        if self.of.undoing:
+            return _Done()
         reached = fact.CheckpointReached(self.of, kept, changed)
         if self.commit is not None:
-            self._refuse_if_over()
             self._tell()
             self.commit(reached)
             return _Done()

@@ -55,7 +55,6 @@ from steplog.projections.head import head_of
 from steplog.projections.state import GOING_ON, State
 
 logger = logging.getLogger("steplog.engine")
-
 _READ_AGAIN_S = 0.2
 
 
@@ -85,7 +84,7 @@ class Runner:
     """Runs one job until it ends, waits for a person, or is handed back."""
 
     def __init__(
-        self, owned: Owned, store: Store, outbox: Outbox, clock: Clock, settings: Settings, lane: Lane, isolation: Isolation
+        self, owned: Owned, store: Store, outbox: Outbox, clock: Clock, settings: Settings, lane: Lane, forks: Isolation
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._store = store
@@ -111,7 +110,7 @@ class Runner:
             settings.grace_s,
             self._watch,
             lambda timeout_s: TransactionalAttempt(store, self, timeout_s),
-            isolation,
+            forks,
         )
         self.turn = asyncio.Lock()
         """Whoever has it may append: the loop below, or an attempt whose transaction is to end."""
@@ -315,9 +314,10 @@ class Runner:
 
     def _cancel_if_due(self) -> None:
         """Where the job is cancelled, or has had its time: ask what runs to stop, and give it some time for that."""
-        if self._cancel_by is None and (
-            self.state["requested"] == "cancel" or job_is_late(self.state, self._decided_at)
-        ):
+        asked = self.state["requested"] == "cancel" or job_is_late(self.state, self._decided_at)
+        if self.state["undoing"]:  # that goes on to its end
+            self._cancel_by = None
+        elif asked and self._cancel_by is None:
             self._cancel_by = self._loop.time() + self._settings.grace_s
             self._attempts.cancel_all()
 
