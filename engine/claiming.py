@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from steplog.engine.actions import Who, resume
 from steplog.engine.adoption import adopted, adoption
-from steplog.engine.allowed import allowed_actions
+from steplog.engine.allowed import allowed_actions, require
 from steplog.engine.decider import decide
 from steplog.engine.errors import PlanNotAdopted
 from steplog.engine.facts import Interrupted, Situation
@@ -78,6 +78,8 @@ def claim_of(clock: Clock, worker_id: str, loaded: Loaded, epoch: int) -> tuple[
 def _taking_over(
     state: State, claim: Claim, at: str, resume_by: str | None, adopting: PlanAdopted | None
 ) -> tuple[list[EventData], State]:
+    if resume_by is not None and state["status"] in ENDED:
+        require(state, "resume")
     may_run = state["mode"] == "engine" and is_whole(state) and state["status"] not in ENDED
     if not may_run or (state["status"] in STOPPED and resume_by is None):
         raise WrongState(state["job_id"], state["status"], "run it", allowed_actions(state))

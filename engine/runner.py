@@ -319,9 +319,10 @@ class Runner:
 
     def _cancel_if_due(self) -> None:
         """Where the job is cancelled, or has had its time: ask what runs to stop, and give it some time for that."""
-        if self._cancel_by is None and (
-            self.state["requested"] == "cancel" or job_is_late(self.state, self._decided_at)
-        ):
+        asked = self.state["requested"] == "cancel" or job_is_late(self.state, self._decided_at)
+        if self.state["undoing"]:  # that goes on to its end
+            self._cancel_by = None
+        elif asked and self._cancel_by is None:
             self._cancel_by = self._loop.time() + self._settings.grace_s
             self._attempts.cancel_all()
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Required, TypedDict
 
 from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
-REDUCER_VERSION = 6
+REDUCER_VERSION = 7
 """Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
 
 JobStatus = Literal[
@@ -141,6 +141,9 @@ class SettledItem(TypedDict, total=False):
     result: Any
     error: dict[str, Any] | None
     reason: str | None
+    cursor: Any
+    draft: dict[str, Any] | None
+    """Of one that failed: where its next attempt goes on, should it have one."""
 
 
 class PhaseState(TypedDict):
