@@ -6,6 +6,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 import orjson
 import psycopg
@@ -27,7 +28,14 @@ def table(contest: Contest, all_runs: Sequence[Runs]) -> str:
     ours = all_runs[0].rate
     rows = [_row(runs, ours, contest.unit == "steps/s") for runs in all_runs]
     head = f"| {contest.name} | {contest.unit} | lowest–highest | steplog is | fsyncs per step |"
-    return "\n".join([head, "|---|---:|---:|---:|---:|", *rows, ""])
+    return "\n".join([head, "|---|---:|---:|---:|---:|", *rows, *map(_notes, all_runs), ""])
+
+
+def _notes(runs: Runs) -> str:
+    """The medians of what else its runs measured, under the table."""
+    names = runs.notes[0] if runs.notes else {}
+    told = [f"{name} {_number(median(each[name] for each in runs.notes if name in each))}" for name in names]
+    return f"\n{runs.contestant.name}: {', '.join(told)}" if told else ""
 
 
 def _row(runs: Runs, ours: float | None, records_steps: bool) -> str:

@@ -38,6 +38,8 @@ class Runs:
     rates: list[float] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     flushes_per_unit: list[float] = field(default_factory=list)
+    notes: list[dict[str, float]] = field(default_factory=list)
+    """What else a run measured, by name."""
     failed: str | None = None
 
     @property
@@ -74,6 +76,7 @@ def _run_once(contest: Contest, runs: Runs, servers: Servers, environments: Envi
     kilobytes = measured["notes"].get("kb")
     runs.rates.append(1024 / kilobytes if kilobytes else measured["units"] / measured["seconds"])
     runs.settings = measured["settings"]
+    runs.notes.append({name: value for name, value in measured["notes"].items() if name != "kb"})
     runs.flushes_per_unit.append((after - before) / (measured["units"] + measured["warm_up"]))
 
 
