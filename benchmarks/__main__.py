@@ -61,7 +61,11 @@ def parse() -> argparse.Namespace:
 
 
 def wanted(contest: Contest, options: argparse.Namespace) -> bool:
-    asked = (options.million and "1,000,000" in contest.name) or (options.memory and "memory" in contest.name)
+    asked = (
+        "status API" in options.only
+        or (options.million and "1,000,000" in contest.name)
+        or (options.memory and "memory" in contest.name)
+    )
     return (contest.when == "always" or asked) and re.search(options.only, contest.name) is not None
 
 

@@ -32,7 +32,8 @@ class Contest:
 
 def contests() -> list[Contest]:
     """All of them, in the order of the table."""
-    return [*_one_at_a_time(), *_at_once(), *_transactional(), *_fleets(), *_appends(), *_reading(), *_memory()]
+    stepping = [*_one_at_a_time(), *_at_once(), *_transactional(), *_fleets()]
+    return [*stepping, *_appends(), *_reading(), *_memory(), *_status_api()]
 
 
 def _one_at_a_time() -> list[Contest]:
@@ -146,6 +147,21 @@ def _memory() -> list[Contest]:
         )
         for backend in ("PostgreSQL", "SQLite")
     ]
+
+
+def _status_api() -> list[Contest]:
+    """Asked for one job, and watched: what a viewer waits for, and what it costs the database, is in the notes."""
+    made = []
+    for backend in ("PostgreSQL", "SQLite"):
+        ours = (Contestant("steplog", "steplog_api.py", backend),)
+        for name, what in (("GET of a job", "requests"), ("GET of a job that is known", "unchanged requests")):
+            work = {"what": what, "events": 2_000, "at_once": 8}
+            made.append(Contest(f"status API, {name}, {backend}", "requests/s", work, ours, when="asked"))
+        for viewers in (1, 200):
+            work = {"what": "viewers", "events": 20, "at_once": viewers}
+            name = f"status API, a job watched by {viewers}, {backend}"
+            made.append(Contest(name, "events/s", work, ours, when="asked"))
+    return made
 
 
 def _all_peers(backend: Backend) -> tuple[Contestant, ...]:
