@@ -32,6 +32,7 @@ from steplog.engine.step import Step
 from steplog.engine.transaction import Transaction
 from steplog.engine.transactional import TransactionalAttempt
 from steplog.engine.values import dump, load
+from steplog.engine.vault import Vault
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import escape
 from steplog.eventstore.errors import PayloadRefused, TransactionEnded
@@ -40,6 +41,9 @@ from steplog.projections.fan_out import results_of
 from steplog.projections.plan import Place
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State
+
+Scrub = Callable[[str], str]
+"""Takes known secrets out of a text."""
 
 UNDOING = "#undo"
 """What the name of an attempt's task says of a compensation."""
@@ -64,6 +68,7 @@ class Attempts:
         definition: AnyDefinition,
         inbox: Inbox,
         input: Any,
+        vault: Vault,
         clock: Clock,
         grace_s: float,
         transactional: Callable[[float | None], TransactionalAttempt],
@@ -72,6 +77,7 @@ class Attempts:
         self._definition = definition
         self._inbox = inbox
         self._input = input
+        self._vault = vault
         self._clock = clock
         self._grace_s = grace_s
         self._transactional = transactional
@@ -84,7 +90,7 @@ class Attempts:
 
     def start(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
         """Call the handler of an attempt whose start is durable."""
-        channel = Channel(of, self._inbox, self._clock)
+        channel = Channel(of, self._inbox, self._clock, self._vault.of_attempt())
         call = _Call(of, self._called(of), state, self._definition, self._input, channel)
         name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"
         supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name)
@@ -311,10 +317,11 @@ class _Call:
         for name, marker in bindings.results.items():
             source = sub_step_of(self.state, marker.sub_step.key)
             if source["status"] == "completed":
-                kwargs[name] = load(results_of(source), self.definition.sub_steps[marker.sub_step.key].returns)
+                returns = self.definition.sub_steps[marker.sub_step.key].returns
+                kwargs[name] = load(results_of(source), returns, self.channel.vault)
             else:
                 kwargs[name] = marker.default
-        of_item = [] if self.of.item is None else [load(self._input_of_item(), bindings.item)]
+        of_item = [] if self.of.item is None else [load(self._input_of_item(), bindings.item, self.channel.vault)]
         return [*of_item, *([self._step()] if bindings.wants_step else [])], kwargs
 
     def _input_of_item(self) -> Any:
@@ -327,9 +334,9 @@ class _Call:
         recorded: Any = state_of(self.state, self.of)
         if self.of.undoing:
             recorded = {"draft": None, "cursor": None, **(recorded["compensation"] or {})}
-        kind = self.definition.context_type
-        draft = open_draft(kind, self.state["context"], recorded["draft"])
-        self.channel.follow(draft, fields_of(open_draft(kind, self.state["context"])))
+        kind, vault = self.definition.context_type, self.channel.vault
+        draft = open_draft(kind, self.state["context"], recorded["draft"], vault=vault)
+        self.channel.follow(draft, fields_of(open_draft(kind, self.state["context"], vault=vault), vault))
         return Step(
             self.state["job_id"],
             self.input,
@@ -348,7 +355,8 @@ class _Call:
         self.channel.flush()
         if self.of.undoing and self.channel.changed():
             raise ContextReadOnly(f"the compensation of {self.of.key} wrote {', '.join(self.channel.changed())}")
-        result, changed = dump(value, self.sub_step.bindings.returns, "result"), self.channel.changed()
+        returns, vault = self.sub_step.bindings.returns, self.channel.vault
+        result, changed = dump(value, returns, "result", vault), self.channel.changed()
         if result is not None or changed:
             refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
         return fact.Completed(self.of, result, changed, self._seconds_since(started))
@@ -361,12 +369,12 @@ class _Call:
         if isinstance(error, Cancelled) and self.channel.cancelled:
             return None
         if isinstance(error, Skip):
-            return fact.SkipRaised(self.of, message_of(error), self.is_transactional)
+            return fact.SkipRaised(self.of, message_of(error, self.channel.scrub), self.is_transactional)
         return self.failed(error, self._seconds_since(started))
 
     def failed(self, error: BaseException, seconds: float) -> fact.Failed:
         """The attempt's failure by that error."""
-        data = error_data(error, self.may_retry(error))
+        data = error_data(error, self.may_retry(error), self.channel.scrub)
         return fact.Failed(self.of, data, seconds, random.random(), self.is_transactional)
 
     @property
@@ -394,23 +402,23 @@ class _OwnError:
             raise self.error
 
 
-def error_data(error: BaseException, retryable: bool) -> fact.ErrorData:
+def error_data(error: BaseException, retryable: bool, scrub: Scrub) -> fact.ErrorData:
     """An exception as the log keeps it; always recordable, whatever the exception does."""
     return {
-        "type": escape(type(error).__qualname__, ERROR_MESSAGE_CHARS_MAX),
-        "message": message_of(error),
-        "traceback": escape(_traceback(error), TRACEBACK_CHARS_MAX),
+        "type": escape(scrub(type(error).__qualname__), ERROR_MESSAGE_CHARS_MAX),
+        "message": message_of(error, scrub),
+        "traceback": escape(scrub(_traceback(error)), TRACEBACK_CHARS_MAX),
         "retryable": retryable,
     }
 
 
-def message_of(error: BaseException) -> str:
-    """What an exception says, as the log keeps it."""
+def message_of(error: BaseException, scrub: Scrub) -> str:
+    """What an exception says, as the log keeps it: without the secrets that `scrub` knows."""
     try:
         message = str(error)
     except BaseException as broken:  # an exception's own __str__ may raise anything
         message = f"(its message cannot be read: {type(broken).__name__})"
-    return escape(message, ERROR_MESSAGE_CHARS_MAX)
+    return escape(scrub(message), ERROR_MESSAGE_CHARS_MAX)
 
 
 def _traceback(error: BaseException) -> str:

@@ -41,6 +41,7 @@ from steplog.engine.settings import Settings
 from steplog.engine.started import START, attempt_of, goes_on, timeout_s_of
 from steplog.engine.transactional import TransactionalAttempt, append_and_commit
 from steplog.engine.values import load as load_value
+from steplog.engine.vault import Vault
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
@@ -80,6 +81,7 @@ class Owned:
     loaded: Loaded
     claim: Claim
     definition: AnyDefinition
+    vault: Vault
     may_release: bool = False
     """Whether the job is given back while it only waits: nobody waits for its end here."""
 
@@ -106,7 +108,7 @@ class Runner:
         self._definition = owned.definition
         self._release_after_s = settings.release_after_s if owned.may_release else None
         self._shape = shape_of(owned.definition, owned.loaded.state)
-        self._input = load_value(owned.loaded.state["input"], owned.definition.input_type)
+        self._input = load_value(owned.loaded.state["input"], owned.definition.input_type, owned.vault)
         self.state: State = owned.loaded.state
         self._position: Position = owned.loaded.position
         self._inbox = Inbox(self._loop)
@@ -114,6 +116,7 @@ class Runner:
             owned.definition,
             self._inbox,
             self._input,
+            owned.vault,
             clock,
             settings.grace_s,
             lambda timeout_s: TransactionalAttempt(store, self, timeout_s),
@@ -125,7 +128,7 @@ class Runner:
         self._stop_by: float | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._decided_at = ""
-        self._asking = Asking(owned.definition, self._input)
+        self._asking = Asking(owned.definition, self._input, owned.vault)
         self._tail: list[Event] = []
         """What others had appended where an append last met it; empty where it could not be read."""
         self._known_version = 0

@@ -13,16 +13,17 @@ from steplog.engine.config import store_url
 from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import ValueRefused
-from steplog.engine.jobs import recorded_input
+from steplog.engine.jobs import as_of_holder, recorded_input
 from steplog.engine.operators import until_known
 from steplog.engine.plan import outset_of, plan_of
 from steplog.engine.store_clock import store_clock
 from steplog.engine.values import input_hash
+from steplog.engine.vault import Vault, new_vault
 from steplog.eventstore.chain import Position, seal
 from steplog.eventstore.clock import Clock, SystemClock, instant
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.connect import open_store
-from steplog.eventstore.errors import PayloadRefused, StoreError
+from steplog.eventstore.errors import KeyConflict, PayloadRefused, StoreError
 from steplog.eventstore.events import JobCreated
 from steplog.eventstore.store import NewJob, Store
 from steplog.projections.evolve import foreseen
@@ -74,10 +75,27 @@ class Batch(NamedTuple):
 def submit(definition: AnyDefinition, input: Any = None, *, store: Store | str | None = None, **how: Any) -> str:
     """Store a job and return its id. See `Workflow.submit`."""
     with _opened(store) as opened:
-        job = new_job(definition, Submission(input, **how), store_clock(opened))
-        job_id = until_known(lambda: opened.create(job))
+        job_id = create(opened, definition, Submission(input, **how), store_clock(opened)).job_id
         opened.hint()
         return job_id
+
+
+class Created(NamedTuple):
+    """The job that was submitted, and whether it was not there before."""
+
+    job_id: str
+    is_new: bool
+
+
+def create(store: Store, definition: AnyDefinition, submission: Submission, clock: Clock) -> Created:
+    """Store the job, or find the one that has its key and the same input. Raises as `Workflow.submit` does."""
+    job = new_job(definition, submission, clock)
+    try:
+        found = until_known(lambda: store.create(job))
+    except KeyConflict as conflict:
+        same = as_of_holder(store, definition, submission.input, job, conflict)
+        found = until_known(lambda: store.create(same))
+    return Created(found, found == job.job_id)
 
 
 def submit_inside(
@@ -113,18 +131,34 @@ def submit_many(
         named = batch is not None
         submissions = (_of_batch(each, batch_id if named else None, place) for place, each in enumerate(inputs))
         job_ids: list[str] = []
-        for chunk in _chunks(new_job(definition, each, clock, batch_id) for each in submissions):
-            job_ids += _stored(opened, chunk)
+        for chunk in _chunks(submissions):
+            jobs = [new_job(definition, each, clock, batch_id) for each in chunk]
+            job_ids += _stored(opened, definition, chunk, jobs)
         opened.hint()
         return Batch(batch_id, job_ids)
 
 
-def _stored(store: Store, chunk: list[NewJob]) -> list[str]:
-    stored = until_known(lambda: store.create_many(chunk))
+def _stored(store: Store, definition: AnyDefinition, chunk: list[Submission], jobs: list[NewJob]) -> list[str]:
+    stored = until_known(lambda: store.create_many(jobs))
     refused = [outcome for outcome in stored if isinstance(outcome, StoreError)]
-    if refused:
+    if not refused:
+        return [outcome for outcome in stored if isinstance(outcome, str)]
+    again = list(jobs)
+    for place, outcome in enumerate(stored):
+        if isinstance(outcome, KeyConflict):
+            again[place] = as_of_holder(store, definition, chunk[place].input, jobs[place], outcome)
+    if again == jobs or any(not isinstance(outcome, KeyConflict) for outcome in refused):
         raise refused[0]
-    return [outcome for outcome in stored if isinstance(outcome, str)]
+    return _stored_as_they_are(store, again)
+
+
+def _stored_as_they_are(store: Store, jobs: list[NewJob]) -> list[str]:
+    found = []
+    for outcome in until_known(lambda: store.create_many(jobs)):
+        if isinstance(outcome, StoreError):
+            raise outcome
+        found.append(outcome)
+    return found
 
 
 def _of_batch(given: Any, batch_id: str | None, place: int) -> Submission:
@@ -146,22 +180,26 @@ def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
 
 def new_job(definition: AnyDefinition, submission: Submission, clock: Clock, batch_id: str | None = None) -> NewJob:
     """A job that nobody owns. Raises InputRefused, PayloadRefused, ValueRefused."""
-    created = created_by(definition, submission, batch_id)
-    job_id, at = clock.new_id(), clock.now()
+    vault = new_vault(clock.new_id())
+    created = created_by(definition, submission, vault, batch_id)
+    job_id, at = vault.job_id, clock.now()
     outset = outset_of(definition)
     state = begin(foreseen(created, job_id, 1, at), outset)
     events = seal(job_id, Position(), [created], at, clock, known={"plan": outset.encoded_plan})
-    return NewJob(job_id, events, head_of(state), input_hash(created.input))
+    data_key = vault.key_of_new_job() if definition.declares_secrets else None
+    return NewJob(job_id, events, head_of(state), input_hash(created.input), data_key=data_key)
 
 
-def created_by(definition: AnyDefinition, submission: Submission, batch_id: str | None = None) -> JobCreated:
+def created_by(
+    definition: AnyDefinition, submission: Submission, vault: Vault, batch_id: str | None = None
+) -> JobCreated:
     """The event that a job of the definition begins with."""
     return JobCreated(
         workflow=definition.name,
         workflow_version=definition.version,
         plan=dict(plan_of(definition)),
-        input=recorded_input(definition, submission.input),
-        context=fields_of(definition.context_type()),
+        input=recorded_input(definition, submission.input, vault),
+        context=fields_of(definition.context_type(), vault),
         key=None if submission.key is None else check_name(submission.key, "key"),
         tags=_checked_tags(submission.tags),
         priority=_checked_priority(submission.priority),

@@ -11,6 +11,7 @@ from uuid import uuid4
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from steplog.eventstore import postgres_data_keys as data_keys
 from steplog.eventstore import postgres_schedules
 from steplog.eventstore import postgres_schema as schema_of
 from steplog.eventstore import postgres_tables as tables
@@ -136,16 +137,23 @@ class PostgresStore:
     # --- writing the log ---------------------------------------------------------------------------------------------
 
     def create(self, job: NewJob) -> str:
-        document = job_document(job)
-        code, job_id = self._connections.transaction(lambda run: run(_CREATE_JOB, [document])[0])
-        created = _created(job, code, job_id)
+        def stored(run: Run) -> tuple[str, str]:
+            code, job_id = run(_CREATE_JOB, [job_document(job)])[0]
+            data_keys.insert_of(run, [job] if code == "stored" else [])
+            return code, job_id
+
+        created = _created(job, *self._connections.transaction(stored))
         if isinstance(created, StoreError):
             raise created
         return created
 
     def create_many(self, batch: Sequence[NewJob]) -> list[str | StoreError]:
-        documents = job_documents(batch)
-        rows = self._connections.transaction(lambda run: run(_CREATE_JOBS, [documents]))
+        def stored(run: Run) -> list[tuple[int, str, str]]:
+            rows = run(_CREATE_JOBS, [job_documents(batch)])
+            data_keys.insert_of(run, [batch[place - 1] for place, code, _ in rows if code == "stored"])
+            return [(place, code, job_id) for place, code, job_id in rows]
+
+        rows = self._connections.transaction(stored)
         if [place for place, _, _ in rows] != list(range(1, len(batch) + 1)):
             raise OutcomeUnknown(f"{len(rows)} answers came back that do not belong to the {len(batch)} jobs sent")
         return [_created(job, code, job_id) for job, (_, code, job_id) in zip(batch, rows, strict=True)]
@@ -302,6 +310,10 @@ class PostgresStore:
     def projected(self) -> PostgresProjected:
         return PostgresProjected(self._read, self._connections.transaction, self._schema)
 
+    @property
+    def data_keys(self) -> data_keys.PostgresDataKeys:
+        return data_keys.PostgresDataKeys(self._read, self._connections.transaction)
+
     def _position(self, job_id: str, version: int) -> Position:
         if version <= 0:
             return Position()
@@ -388,6 +400,8 @@ def _store(
     """Put the proposal behind the locked head; the job's version after it."""
     head = replace(head, epoch=max(head.epoch, proposal.epoch))
     run(_APPEND_TO_HEAD, [head_document(head, proposal.events, proposal.columns, claim, request_id)])
+    if proposal.erases:
+        data_keys.erase(run, head.job_id)
     return head.version + len(proposal.events)
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+from steplog.eventstore import sqlite_data_keys as data_keys
 from steplog.eventstore import sqlite_log as log
 from steplog.eventstore import sqlite_schedules
 from steplog.eventstore import sqlite_schema as schema
@@ -152,6 +153,8 @@ class SQLiteStore:
                 head = replace(head, epoch=max(head.epoch, proposal.epoch))
                 head = log.owned(head, proposal.claim) if proposal.claim else head
                 head = log.store(connection, head, proposal.events, proposal.columns)
+                if proposal.erases:
+                    data_keys.erase(connection, job_id, self.now())
             if request_id is not None:
                 tables.insert_request(connection, job_id, request_id, head.version)
             return head.version
@@ -276,6 +279,10 @@ class SQLiteStore:
     @property
     def projected(self) -> SQLiteProjected:
         return SQLiteProjected(self._reading, self._writing, self.now)
+
+    @property
+    def data_keys(self) -> data_keys.SQLiteDataKeys:
+        return data_keys.SQLiteDataKeys(self._reading, self._writing)
 
     # --- schedules ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from steplog.eventstore import sqlite_data_keys as data_keys
 from steplog.eventstore import sqlite_log as log
 from steplog.eventstore import sqlite_tables as tables
 from steplog.eventstore.chain import Position, end_of
@@ -40,6 +41,8 @@ def _insert(connection: sqlite3.Connection, job: NewJob) -> None:
     unowned = Head(job.job_id, end.version, end.hash, end.recorded_at, job.columns, job.epoch)
     tables.insert_head(connection, log.owned(unowned, job.claim))
     tables.insert_events(connection, job.events)
+    if job.data_key is not None:
+        data_keys.insert(connection, job.job_id, job.data_key)
     if job.columns.key is not None:
         holder = tables.KeyHolder(job.job_id, job.input_hash)
         tables.insert_key(connection, job.columns.workflow, job.columns.key, holder)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol
 
 from steplog.eventstore.chain import Position
+from steplog.eventstore.data_keys import DataKeys
 from steplog.eventstore.errors import LogError, StoreError
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
@@ -40,6 +41,8 @@ class NewJob:
     claim: Claim | None = None
     epoch: int = 0
     """How many claims its events tell of, where it comes from elsewhere and has no owner."""
+    data_key: str | None = None
+    """The key to its sealed values, wrapped, where it has one from the beginning; stored if and when the job is."""
 
 
 class Append(NamedTuple):
@@ -102,6 +105,8 @@ class Proposal:
     """How many claims the events tell of, where they come from elsewhere; the head's epoch never falls."""
     claim: Claim | None = None
     """A recorder's claim that the events begin with: it fences every one before it."""
+    erases: bool = False
+    """Whether the job's data key is destroyed with it, for good."""
 
 
 Slots = Mapping[str, Sequence[SlotWanted]]
@@ -374,6 +379,11 @@ class Store(Protocol):
     @property
     def projected(self) -> Projected:
         """What the store keeps of projections."""
+        ...
+
+    @property
+    def data_keys(self) -> DataKeys:
+        """The keys to its jobs' sealed values, wrapped."""
         ...
 
     def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:

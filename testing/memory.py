@@ -46,6 +46,7 @@ from steplog.eventstore.store import (
 )
 from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of, unless_pruned
 from steplog.testing.clock import VirtualClock
+from steplog.testing.memory_data_keys import DataKeysInMemory
 from steplog.testing.memory_fleet import HintsInMemory, batches_of, longest_due, work_of
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
@@ -68,6 +69,7 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         self._feed: list[FeedEntry] = []
         self._pruned: dict[str, Position] = {}
         self.projected = ProjectedInMemory(self._versions)
+        self.data_keys = DataKeysInMemory()
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._slots = SlotsInMemory()
@@ -121,6 +123,8 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
             unowned = Head(job.job_id, 0, "", "", job.columns, job.epoch)
             self._jobs[job.job_id] = created = JobInMemory(owned(unowned, job.claim))
             self._store(created, created.head, job.events, job.columns)
+            if job.data_key is not None:
+                self.data_keys.add(job.job_id, job.data_key)
             if job.columns.key is not None:
                 self._keys[name] = (job.job_id, job.input_hash)
             return job.job_id
@@ -155,6 +159,8 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
                 head = replace(job.head, epoch=max(job.head.epoch, proposal.epoch))
                 head = owned(head, proposal.claim) if proposal.claim else head
                 self._store(job, head, proposal.events, proposal.columns)
+                if proposal.erases:
+                    self.data_keys.erase(job_id, self.now())
             if request_id is not None:
                 job.requests[request_id] = job.head.version
             return job.head.version

@@ -99,7 +99,7 @@ def histories(
         workflow_version=st.just(workflow.version),
         plan=st.just(dict(plan_of(workflow))),
         input=inputs,
-        context=st.just(fields_of(workflow.context_type())),
+        context=st.just(fields_of(workflow.context_type(), None)),
     )
     changes = st.fixed_dictionaries({}, optional=fields)
     return created.flatmap(lambda job: histories_of(job, typed.__getitem__, changes, items.__getitem__))

@@ -37,6 +37,7 @@ from steplog.engine.jobs import prepare, recorded_input
 from steplog.engine.outbox import Outbox
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
+from steplog.engine.vault import new_vault
 from steplog.engine.worker import Worker
 from steplog.eventstore.errors import SteplogError, StoreError
 from steplog.eventstore.events import Event
@@ -372,7 +373,7 @@ class Process:
         loaded, claim = claim_job(
             store, self.clock, self.worker_id, load(store, self.world.job_id), resume_by=resume_by
         )
-        return Owned(loaded, claim, self.world.definition)
+        return Owned(loaded, claim, self.world.definition, new_vault(self.world.job_id))
 
     # --- its end -----------------------------------------------------------------------------------------------------
 
