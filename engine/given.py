@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
+from itertools import zip_longest
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -17,7 +18,7 @@ from steplog.engine.secret_values import given_texts
 from steplog.engine.values import dump, load, plain, problems_of
 from steplog.engine.vault import Vault
 from steplog.eventstore.codec import check_name, encode
-from steplog.eventstore.sealed import may_hold_sealed
+from steplog.eventstore.sealed import is_sealed, may_hold_sealed, with_sealed
 from steplog.projections.plan import Key
 from steplog.projections.state import State
 from steplog.projections.sub_step_rules import ENGINE
@@ -45,7 +46,20 @@ def given_result(
 
 def given_input(definition: AnyDefinition | None, value: Any, vault: Vault, state: State | None = None) -> Any:
     """A job's input. Raises InputRefused, PayloadRefused with the path."""
-    return recorded_input(definition, value, vault) if definition else _without_code(value, "input", vault, state)
+    if definition is None:
+        return _without_code(value, "input", vault, state)
+    return recorded_input(definition, value if state is None else _as_given(value, state["input"], vault), vault)
+
+
+def _as_given(value: Any, recorded: Any, vault: Vault) -> Any:
+    """The input with those secrets opened that stand where they stood: whoever edits it gives back what he leaves."""
+    if is_sealed(value) and value == recorded:
+        return with_sealed(value, vault.open)
+    if isinstance(value, dict) and isinstance(recorded, dict):
+        return {name: _as_given(part, recorded.get(name), vault) for name, part in value.items()}
+    if isinstance(value, list) and isinstance(recorded, list):
+        return [_as_given(part, old, vault) for part, old in zip_longest(value, recorded[: len(value)])]
+    return value
 
 
 def _without_code(value: Any, path: str, vault: Vault, state: State | None) -> Any:

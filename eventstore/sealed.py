@@ -10,6 +10,10 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 SEALED: Final = "$sealed"
+HIDDEN: Final = "********"
+"""What people see of a secret."""
+ERASED: Final = "(erased)"
+"""What they see of one that nobody can read any more."""
 _NAME = b'"$sealed":'
 """How a key of that name stands in canonical JSON; inside a text its quotation marks are escaped."""
 
@@ -39,6 +43,12 @@ def may_hold_sealed(encoded: bytes) -> bool:
 
 def is_sealed(value: Any) -> bool:
     return type(value) is dict and len(value) == 1 and type(value.get(SEALED)) is str
+
+
+def hidden(document: Any) -> Any:
+    """A document for people's eyes, without what is sealed; of a job whose secrets were erased, with that said."""
+    erased = type(document) is dict and document.get("erased") is True
+    return with_sealed(document, lambda sealed: ERASED if erased else HIDDEN)
 
 
 def with_sealed(value: Any, put: Callable[[Sealed], Any]) -> Any:
