@@ -32,7 +32,7 @@ def new_key(console: Console, key_id: str) -> None:
 
 @secrets.command(cls=Command)
 @console_of
-def rewrap(console: Console) -> None:
+def rewrap(console: Console) -> int:
     """Wrap the keys of all jobs with the first of STEPLOG_KEYS, so that the others can be taken away.
 
     What is sealed stays as it is. It can be broken off and run again. Exit code 1 if a job's key could not be opened.
@@ -45,7 +45,7 @@ def rewrap(console: Console) -> None:
         console.lines([f"{done.rewrapped} rewrapped, {done.current} were so already, {done.closed} cannot be opened"])
     else:
         console.document(done._asdict())
-    console.exit_code = 1 if done.closed else 0
+    return 1 if done.closed else 0
 
 
 @secrets.command(cls=Command)

@@ -13,7 +13,7 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from steplog.engine.definition import AnyDefinition
-from steplog.eventstore.sealed import HIDDEN, hidden
+from steplog.eventstore.sealed import ERASED, HIDDEN, hidden, is_sealed
 from steplog.projections.plan import key_of
 
 MASK: Final = HIDDEN
@@ -62,7 +62,7 @@ def masked(value: Any, mask: Mask) -> Any:
     if not mask or value is None:
         return value
     if mask is True:
-        return MASK
+        return value if value == ERASED else MASK
     if isinstance(value, dict):
         return {name: masked(part, mask.get(name, mask.get("*", False))) for name, part in value.items()}
     if isinstance(value, list):
@@ -72,7 +72,7 @@ def masked(value: Any, mask: Mask) -> Any:
 
 def secret_texts(value: Any, mask: Mask) -> Iterator[str]:
     """The texts that are masked."""
-    if not mask or value is None:
+    if not mask or value is None or value == ERASED or is_sealed(value):
         return
     if isinstance(value, dict):
         for name, part in value.items():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
-from typing import Any, Final, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, SecretBytes, SecretStr
+from typing_extensions import is_typeddict
 
 from steplog.eventstore.errors import PayloadRefused
 
@@ -54,8 +55,10 @@ def _types_in(kind: type) -> Iterable[Any]:
 
 def texts_of(value: object) -> list[str]:
     """The secrets in a typed value, each as often as it stands there."""
-    if isinstance(value, SECRETS):
-        return [text_of(value, "")]
+    if isinstance(value, SecretStr):
+        return [value.get_secret_value()]
+    if isinstance(value, SecretBytes):
+        return [value.get_secret_value().decode(errors="backslashreplace")]
     if isinstance(value, (set, frozenset)):
         return [text for part in value for text in texts_of(part)]
     return [text for part in (parts_of(value) or {}).values() for text in texts_of(part)]

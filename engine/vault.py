@@ -21,7 +21,7 @@ from steplog.engine.keyring import (
     is_installed,
     new_data_key,
 )
-from steplog.engine.scrubbing import scrubbed
+from steplog.engine.scrubbing import Scrubber
 from steplog.engine.secret_values import NOT_IN_PLAIN
 from steplog.eventstore.codec import encode
 from steplog.eventstore.data_keys import DataKey, DataKeys
@@ -49,6 +49,8 @@ class Vault:
         self._known: dict[str, DataKey | None] = {}
         self._ciphers: dict[str, Cipher] = {}
         self._texts: set[str] = set()
+        self._scrubber = (0, Scrubber(()))
+        """For so many of these texts."""
         self._wrapped: str | None = None
 
     def of_attempt(self) -> Vault:
@@ -138,7 +140,13 @@ class Vault:
 
     def scrub(self, text: str) -> str:
         """The text without the secrets that this vault has seen."""
-        return scrubbed(text, tuple(self._texts)) if self._texts else text
+        if not self._texts:
+            return text
+        known, scrubber = self._scrubber
+        if known != len(self._texts):
+            texts = tuple(self._texts)
+            self._scrubber = _, scrubber = len(texts), Scrubber(texts)
+        return scrubber.scrub(text)
 
     def refuse_plain(self, encoded: bytes, path: str) -> None:
         """Raise PayloadRefused where canonical JSON has a secret in plain that this vault has seen."""
