@@ -15,7 +15,7 @@ WHEEL := build/wheel
 POOLER := build/pgbouncer
 AXE := build/axe
 
-.PHONY: demo test test-all mutants test-wheel check ruff mypy pyright proof bench bench-quick pgbouncer browser fuzz format clean
+.PHONY: demo test test-all mutants test-wheel check ruff mypy pyright proof bench bench-quick pgbouncer browser test-browser fuzz format clean
 
 demo: $(VENV)/.run
 	$(BIN)/steplog demo
@@ -79,6 +79,10 @@ browser:
 		echo "no chromium: its tests will be skipped"
 	@test -f $(AXE)/package/axe.min.js || { mkdir -p $(AXE) && cd $(AXE) && npm pack --silent axe-core@4 >/dev/null \
 		&& tar -xzf axe-core-*.tgz; } || echo "no axe: its tests will be skipped"
+
+# The pages in that browser, every payload in every text too.
+test-browser: $(VENV)/.test browser
+	$(PYTEST) $(HANGING) -m "" tests/test_dashboard_browser.py
 
 # What the API's description allows and what it does not, sent to a server of its own; schemathesis lives under build/.
 FUZZ := build/fuzz

@@ -25,6 +25,7 @@ from steplog.api.problems import Problem, invalid, problem_of
 from steplog.api.routes import jobs, operating, recording, streams, system, workflows
 from steplog.api.service import Service
 from steplog.api.settings import API, ApiSettings
+from steplog.api.sharing import SharedPages
 from steplog.api.tokens import Token
 from steplog.api.watching import Watched
 from steplog.engine.config import read_config
@@ -101,6 +102,7 @@ def service_for(store: Store | str | None, settings: ApiSettings) -> Service:
         changes=Changes(opened, listeners_max=settings.clients_max, batches_max=settings.client_events_max),
         settings=settings,
         durations=Durations(),
+        shared=SharedPages(),
     )
 
 

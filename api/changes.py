@@ -16,10 +16,13 @@ from typing import NamedTuple
 
 from steplog.api.problems import Problem
 from steplog.eventstore.errors import FeedMoved, SteplogError
-from steplog.eventstore.feed import FeedEntry
+from steplog.eventstore.feed import FeedEntry, FeedPage
 from steplog.eventstore.store import Store
 
 POLL_S = 0.1
+"""How often a store is asked that only a query makes tell."""
+LOOK_S = 0.02
+"""How often one is looked at whose file tells."""
 BACK_OFF_S_MAX = 5.0
 RATE_S = 10.0
 """Over how long the rate of events is told."""
@@ -130,16 +133,15 @@ class Changes:
                 await reader
 
     async def _read(self, started: asyncio.Future[str]) -> None:
-        wait_s, cursor = POLL_S, None
+        wait_s, cursor, mark = POLL_S, None, None
         while True:
             try:
                 if cursor is None:
                     cursor = await asyncio.to_thread(self._store.feed_end)
                     if not started.done():
                         started.set_result(cursor)
-                page = await asyncio.to_thread(self._store.feed, cursor)
-                self.polls += 1
-                wait_s = POLL_S
+                page, mark = await asyncio.to_thread(self._page_behind, cursor, mark)
+                wait_s = POLL_S if mark is None else LOOK_S
             except FeedMoved:
                 self._drop_all()
                 cursor = None
@@ -157,6 +159,15 @@ class Changes:
                 self._deliver(Batch(page.entries, page.cursor))
             else:
                 await asyncio.sleep(wait_s)
+
+    def _page_behind(self, cursor: str, mark: str | None) -> tuple[FeedPage, str | None]:
+        """What was stored since, and the mark from before it was read; where that is the mark known, nothing was."""
+        now = self._store.commit_mark()
+        if now is not None and now == mark:
+            return FeedPage([], cursor), mark
+        self.polls += 1
+        page = self._store.feed(cursor)
+        return page, None if page.entries else now
 
     def _deliver(self, batch: Batch) -> None:
         self._heard.append((time.monotonic(), len(batch.entries)))

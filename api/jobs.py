@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 from steplog.api.problems import Problem, invalid
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.history import Loaded, load, position_of
+from steplog.engine.history import Loaded, load
 from steplog.engine.masking import Masks, without
-from steplog.eventstore.errors import JobNotFound
+from steplog.eventstore.chain import Position
+from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event
 from steplog.eventstore.store import Head, Store
 from steplog.projections.documents import event_document
@@ -42,6 +43,10 @@ class _Kept(NamedTuple):
 
     loaded: Loaded
     latest: tuple[Event, ...]
+
+    @property
+    def end(self) -> Position:
+        return self.loaded.position
 
 
 def _latest(events: Sequence[Event]) -> tuple[Event, ...]:
@@ -69,16 +74,8 @@ class Jobs:
         return self.of_head(self.store.head(job_id))
 
     def of_head(self, head: Head) -> State:
-        """The job as of a head just read; a kept state of a log that is gone is dropped."""
-        loaded = self._at_least(head.job_id, head.version)
-        if loaded.position.version == head.version and loaded.position.hash != head.hash:
-            self._forget(head.job_id)
-            loaded = self._at_least(head.job_id, head.version)
-        return loaded.state
-
-    def at_least(self, job_id: str, version: int) -> State:
-        """The job at that version or a later one: asks the store only where nothing kept is new enough."""
-        return self._at_least(job_id, version).state
+        """The job as of a head just read, or a later one; a kept state of a log that is gone is dropped."""
+        return self._as_of(head).loaded.state
 
     def at(self, job_id: str, version: int) -> State:
         """The job as it was at a version. Raises Problem where it has not come to it."""
@@ -92,41 +89,35 @@ class Jobs:
 
     def latest_events(self, head: Head) -> list[Event]:
         """The job's latest events, all of them or more than LATEST_EVENTS; read together with its state."""
-        self.of_head(head)
-        kept = self._kept.get(head.job_id)
-        events = kept.latest if kept else ()
-        if not events or events[-1].version < head.version:
-            return list(self.store.read(head.job_id, max(0, head.version - LATEST_EVENTS), head.version))
-        return [event for event in events if event.version <= head.version]
+        return [event for event in self._as_of(head).latest if event.version <= head.version]
 
-    def _at_least(self, job_id: str, version: int) -> Loaded:
-        with self._turn_of(job_id):
-            kept = self._kept.get(job_id)
-            if kept is None or kept.loaded.position.version < version:
-                kept = (self._caught_up(kept) if kept else None) or self._opened(job_id, version)
-                self._keep(kept)
-            return kept.loaded
+    def _as_of(self, head: Head) -> _Kept:
+        with self._turn_of(head.job_id):
+            kept = self._kept.get(head.job_id)
+            if kept is not None and (kept.end.version > head.version or kept.end == head.position):
+                return kept
+            kept = (self._caught_up(kept, head) if kept else None) or self._opened(head)
+            self._keep(kept)
+            return kept
 
-    def _opened(self, job_id: str, version: int) -> _Kept:
-        """The job from its stored state on, with its latest events: they are read together."""
-        stored = self.store.load_state(job_id, REDUCER_VERSION)
-        known = stored.position.version if stored else 0
-        start = 0 if version <= WHOLE_EVENTS_MAX else min(known, version - LATEST_EVENTS)
-        events = list(self.store.read(job_id, start))
-        if not events:
-            raise JobNotFound(job_id)
-        tail = [event for event in events if event.version > known]
-        state = fold(tail, as_state(stored.state) if stored else None)
-        return _Kept(Loaded(state, position_of(events[-1]), known), _latest(events))
+    def _opened(self, head: Head) -> _Kept:
+        """The job with its latest events, read together: from a stored state on, a short one from its beginning."""
+        enough = head.version - LATEST_EVENTS
+        is_long = head.version > WHOLE_EVENTS_MAX
+        stored = self.store.load_state(head.job_id, REDUCER_VERSION, enough) if is_long else None
+        known = stored.position if stored else Position()
+        events = self.store.tail(head, known)
+        state = fold(events, as_state(stored.state) if stored else None)
+        return _Kept(Loaded(state, head.position, known.version), _latest(events))
 
-    def _caught_up(self, kept: _Kept) -> _Kept | None:
+    def _caught_up(self, kept: _Kept, head: Head) -> _Kept | None:
         """The same with what came since; None where the log is not the one that it was."""
-        position = kept.loaded.position
-        tail = list(self.store.read(kept.loaded.state["job_id"], position.version))
-        if not tail:
+        try:
+            tail = self.store.tail(head, kept.loaded.position)
+        except DamagedLog:
             return None
         state = fold(tail, kept.loaded.state)
-        return _Kept(Loaded(state, position_of(tail[-1]), kept.loaded.stored_at), _latest([*kept.latest, *tail]))
+        return _Kept(Loaded(state, head.position, kept.loaded.stored_at), _latest([*kept.latest, *tail]))
 
     def _turn_of(self, job_id: str) -> threading.RLock:
         """The lock of a job; jobs share them by chance, which costs no more than a wait."""
@@ -139,10 +130,6 @@ class Jobs:
             self._kept.move_to_end(job_id)
             while len(self._kept) > KEPT_JOBS:
                 self._kept.popitem(last=False)
-
-    def _forget(self, job_id: str) -> None:
-        with self._lock:
-            self._kept.pop(job_id, None)
 
     # --- events ------------------------------------------------------------------------------------------------------
 

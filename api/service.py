@@ -8,6 +8,7 @@ from steplog.api.changes import Changes
 from steplog.api.durations import Durations
 from steplog.api.jobs import Jobs
 from steplog.api.settings import ApiSettings
+from steplog.api.sharing import SharedPages
 from steplog.eventstore.store import Store
 
 
@@ -20,3 +21,4 @@ class Service:
     changes: Changes
     settings: ApiSettings
     durations: Durations
+    shared: SharedPages

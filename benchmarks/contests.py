@@ -32,7 +32,7 @@ class Contest:
 
 def contests() -> list[Contest]:
     """All of them, in the order of the table."""
-    return [*_one_at_a_time(), *_at_once(), *_appends(), *_reading(), *_memory()]
+    return [*_one_at_a_time(), *_at_once(), *_fleets(), *_appends(), *_reading(), *_memory()]
 
 
 def _one_at_a_time() -> list[Contest]:
@@ -67,6 +67,22 @@ def _at_once() -> list[Contest]:
         made.append(Contest(f"no-op steps, {jobs} jobs at once, PostgreSQL", "steps/s", work, on_postgres))
         on_sqlite = (_ours("SQLite"), _dbos("SQLite"), _group("SQLite"))
         made.append(Contest(f"no-op steps, {jobs} jobs at once, SQLite", "steps/s", work, on_sqlite))
+    return made
+
+
+def _fleets() -> list[Contest]:
+    made = []
+    for workers in (1, 2):
+        work = {"what": "fleet", "jobs": 500, "steps": 5, "at_once": 32, "workers": workers}
+        processes = "one worker process" if workers == 1 else f"{workers} worker processes"
+        on_postgres = (
+            Contestant("steplog", "steplog_fleet.py", "PostgreSQL"),
+            Contestant("DBOS", "dbos_fleet.py", "PostgreSQL", {"jobs": 150}),
+            Contestant("Absurd", "absurd_fleet.py", "PostgreSQL"),
+        )
+        name = f"jobs of 5 no-op steps, submitted to {processes}"
+        made.append(Contest(f"{name}, PostgreSQL", "jobs/s", work, on_postgres))
+        made.append(Contest(f"{name}, SQLite", "jobs/s", work, (Contestant("steplog", "steplog_fleet.py", "SQLite"),)))
     return made
 
 

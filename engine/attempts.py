@@ -26,6 +26,7 @@ from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.errors import AttemptOver, ContextReadOnly, HandlerTimeout
 from steplog.engine.facts import AttemptId, Fact
 from steplog.engine.inbox import Inbox
+from steplog.engine.observing import Watch
 from steplog.engine.policies import Cancelled, Retry, Skip
 from steplog.engine.resources import open_async, open_plain
 from steplog.engine.step import Step
@@ -71,6 +72,7 @@ class Attempts:
         vault: Vault,
         clock: Clock,
         grace_s: float,
+        watch: Watch,
         transactional: Callable[[float | None], TransactionalAttempt],
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -80,6 +82,7 @@ class Attempts:
         self._vault = vault
         self._clock = clock
         self._grace_s = grace_s
+        self._watched_by = watch
         self._transactional = transactional
         self._lost: Counter[Place] = Counter()
         self._running: dict[Channel, _Running] = {}
@@ -93,7 +96,8 @@ class Attempts:
         channel = Channel(of, self._inbox, self._clock, self._vault.of_attempt())
         call = _Call(of, self._called(of), state, self._definition, self._input, channel)
         name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"
-        supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name)
+        within = self._watched_by.context_of(of)
+        supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name, context=within)
         self._running[channel] = _Running(supervisor, supervisor.cancel)
 
     def _called(self, of: AttemptId) -> AnySubStep:

@@ -7,8 +7,7 @@ of it is one append.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from steplog.engine import facts as fact
 from steplog.engine.deciding import undoing
@@ -45,8 +44,7 @@ WARNINGS_MAX = 100
 WARNING_CHARS_MAX = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Events to append at the instant that was given, the state they lead to, and conditions to ask first."""
 
     events: Sequence[ev.EventData]

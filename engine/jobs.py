@@ -16,6 +16,7 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import InputRefused, Interrupted, PlanMismatch, SecretsClosed
 from steplog.engine.handle import JobHandle
 from steplog.engine.history import Loaded, load
+from steplog.engine.observing import traceparent_of
 from steplog.engine.plan import outset_of, plan_of
 from steplog.engine.runner import Owned
 from steplog.engine.scrubbing import scrubbed
@@ -169,6 +170,7 @@ def prepare(
         input=input,
         context=fields_of(definition.context_type(), vault),
         key=check_name(key, "key") if key is not None else None,
+        traceparent=traceparent_of(definition),
     )
     claim = worker.first_claim()
     claimed = JobClaimed(worker_id=claim.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason="first")

@@ -24,18 +24,25 @@ class StateKeeper:
         self._store = store
         self._every = every
         self._stored_at = stored_at
+        self._enough = every
+        """How many events there must be for the next one: more where the state was large when it was last looked at."""
 
     def keep(self, state: State, position: Position, *, sooner: bool = False) -> None:
         """Store the state if enough has come since the last one: of a large one more, so that all that is written stays
         in proportion to the log; where a phase ended or the job was taken over, less.
         """
-        enough = max(self._every, state["total"], items_in(state))
-        if position.version - self._stored_at < (enough // SOONER if sooner else enough):
+        if not self._is_enough(position, sooner):
+            return
+        self._enough = max(self._every, state["total"], items_in(state))
+        if not self._is_enough(position, sooner):
             return
         self._stored_at = position.version
         stored = to_store(Loaded(state, position))
         saving = asyncio.get_running_loop().run_in_executor(None, self._store.save_state, stored)
         saving.add_done_callback(_log_failure)
+
+    def _is_enough(self, position: Position, sooner: bool) -> bool:
+        return position.version - self._stored_at >= (self._enough // SOONER if sooner else self._enough)
 
 
 def _log_failure(saving: asyncio.Future[None]) -> None:

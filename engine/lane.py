@@ -24,6 +24,10 @@ class Lane:
         self._waiting[job_id] = wake
         return False
 
+    def is_held_by(self, job_id: str) -> bool:
+        """Whether that job has it."""
+        return self._holder == job_id
+
     def leave(self, job_id: str) -> None:
         """The job does not hold it any more; if it waits for it, it goes on to."""
         if self._holder == job_id:

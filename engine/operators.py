@@ -27,7 +27,7 @@ from steplog.eventstore.chain import seal
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import OutcomeUnknown
-from steplog.eventstore.events import Event, EventData, SecretsErased
+from steplog.eventstore.events import Event, EventData
 from steplog.eventstore.store import Head, Proposal, Store
 from steplog.projections.context_rules import UNSET, writes_of
 from steplog.projections.evolve import Evolution, fold
@@ -274,7 +274,7 @@ def _act(store: Store, loaded: Loaded, action: Action, how: How) -> Appended:
         made[:] = [foreseen(tail)]
         state, data = made[0].state, made[0].events
         events = seal(job_id, head.position, data, state["recorded_at"], clock)
-        return Proposal(events, head_of(state), erases=any(isinstance(each, SecretsErased) for each in data))
+        return Proposal(events, head_of(state), erases=state["erased"])
 
     if how.get("dry_run"):
         return foreseen([])

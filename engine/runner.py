@@ -34,24 +34,20 @@ from steplog.engine.history import Loaded, position_of
 from steplog.engine.inbox import Entry, Inbox
 from steplog.engine.keeping import StateKeeper
 from steplog.engine.lane import Lane
+from steplog.engine.observing import watch_of
 from steplog.engine.outbox import Outbox
 from steplog.engine.plan import shape_of
 from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
 from steplog.engine.started import START, attempt_of, goes_on, timeout_s_of
+from steplog.engine.store_clock import JobTime
 from steplog.engine.transactional import TransactionalAttempt, append_and_commit
 from steplog.engine.values import load as load_value
 from steplog.engine.vault import Vault
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
-from steplog.eventstore.events import (
-    Event,
-    EventData,
-    PhaseCompleted,
-    PhaseFailed,
-    SubStepFailed,
-)
+from steplog.eventstore.events import Event, EventData, PhaseCompleted, PhaseFailed, SubStepFailed
 from steplog.eventstore.store import Answer, Append, Claim, Code, Store, StoreTransaction
 from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import fold
@@ -102,6 +98,7 @@ class Runner:
         self._store = store
         self._outbox = outbox
         self._clock = clock
+        self._time = JobTime(clock, owned.loaded.state["recorded_at"])
         self._settings = settings
         self._lane = lane or Lane()
         self._claim = owned.claim
@@ -112,6 +109,7 @@ class Runner:
         self.state: State = owned.loaded.state
         self._position: Position = owned.loaded.position
         self._inbox = Inbox(self._loop)
+        self._watch = watch_of(owned.definition, owned.loaded.state, owned.claim)
         self._attempts = Attempts(
             owned.definition,
             self._inbox,
@@ -119,6 +117,7 @@ class Runner:
             owned.vault,
             clock,
             settings.grace_s,
+            self._watch,
             lambda timeout_s: TransactionalAttempt(store, self, timeout_s),
         )
         self.turn = asyncio.Lock()
@@ -140,11 +139,12 @@ class Runner:
 
         Raises OwnershipLost as soon as another worker owns the job.
         """
-        try:
-            return await self._run()
-        except LogRegressed as error:
-            logger.error("%s", error)
-            return await asyncio.to_thread(self._park_regressed)
+        with self._watch:
+            try:
+                return await self._run()
+            except LogRegressed as error:
+                logger.error("%s", error)
+                return await asyncio.to_thread(self._park_regressed)
 
     async def _run(self) -> State:
         self._keeper.keep(self.state, self._position, sooner=True)
@@ -211,12 +211,12 @@ class Runner:
 
     def _decide(self, happened: list[Fact]) -> Decision:
         self._raise_failure()
-        now = self._decided_at = max(self._clock.now(), self.state["recorded_at"])
+        now = self._decided_at = self._time.now(self.state["recorded_at"])
         decision = decide(self.state, self._shape, happened, now, self._situation())
         while decision.questions or decision.unlisted:
             self._asking.ask(decision)
             decision = decide(self.state, self._shape, happened, now, self._situation())
-        if not a_suspect_runs(decision.state):
+        if self._lane.is_held_by(self.state["job_id"]) and not a_suspect_runs(decision.state):
             self._lane.leave(self.state["job_id"])
         return decision
 
@@ -299,8 +299,7 @@ class Runner:
 
     async def _catch_up(self) -> None:
         """Fold what others appended; where it cannot be read now, the next append meets the store and waits for it."""
-        read = self._store.read
-        self._tail = []
+        read, self._tail = self._store.read, []
         try:
             tail = await asyncio.to_thread(lambda: list(read(self.state["job_id"], self._position.version)))
         except StoreDamaged:
@@ -412,6 +411,7 @@ class Runner:
     def _follow(self, recorded: Sequence[EventData], state: State) -> None:
         """Do what the events say, now that they are durable; `state` is the one after them, whatever came since."""
         self._asking.forget(recorded)
+        self._watch.recorded(recorded, state)
         if self._failure is None:  # who has lost the job calls nothing more
             self._start(recorded, state)
         ended = any(isinstance(event, (PhaseCompleted, PhaseFailed)) for event in recorded)
@@ -432,7 +432,7 @@ class Runner:
     def _patience_s(self) -> float | None:
         """Seconds until time alone changes something."""
         due = next_due(self.state, self._decided_at)
-        waits = [max(0.0, seconds_between(self._clock.now(), due))] if due else []
+        waits = [max(0.0, seconds_between(self._time.now(self._decided_at), due))] if due else []
         if self._stop_by is not None:
             waits = [max(0.0, self._stop_by - self._loop.time())]
         if self._cancel_by is not None:

@@ -14,6 +14,7 @@ from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import ValueRefused
 from steplog.engine.jobs import as_of_holder, recorded_input
+from steplog.engine.observing import traceparent_of
 from steplog.engine.operators import until_known
 from steplog.engine.plan import outset_of, plan_of
 from steplog.engine.store_clock import store_clock
@@ -205,6 +206,7 @@ def created_by(
         priority=_checked_priority(submission.priority),
         run_at=_instant_of(submission.run_at),
         batch_id=batch_id,
+        traceparent=traceparent_of(definition),
     )
 
 

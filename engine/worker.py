@@ -21,7 +21,7 @@ from steplog.engine.outbox import Outbox
 from steplog.engine.plan import plan_of
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
-from steplog.engine.store_clock import store_clock
+from steplog.engine.store_clock import StoreClock, store_clock
 from steplog.engine.vault import Vault
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import StoreError, WorkerDead
@@ -172,6 +172,8 @@ class Worker:
             except StoreError as error:
                 logger.warning("heartbeat of worker %s failed: %s", self.worker_id, error)
                 continue
+            if isinstance(self.clock, StoreClock):
+                self.clock.set(beat.now)
             for job_id, (claim, runner) in list(self._runners.items()):
                 version, epoch = beat.jobs.get(job_id, (0, claim.epoch))
                 if epoch != claim.epoch:

@@ -31,13 +31,10 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock, shifted by `offset_s` to agree with the store's."""
-
-    def __init__(self, offset_s: float = 0.0) -> None:
-        self.offset_s = offset_s
+    """The machine's clock."""
 
     def now(self) -> str:
-        return instant(time.time() + self.offset_s)
+        return instant(time.time())
 
     def monotonic(self) -> float:
         return time.monotonic()

@@ -31,6 +31,10 @@ class HeadColumns(NamedTuple):
     batch_id: str | None
 
 
+HEAD_COLUMNS = 7 + len(HeadColumns._fields)
+"""How many columns a job's row has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The fence of one ownership: both epoch and claim id are compared on every append of the owner."""

@@ -56,6 +56,7 @@ from steplog.eventstore.store import (
     Code,
     Head,
     HeadQuery,
+    Look,
     NewJob,
     Proposal,
     Rule,
@@ -255,6 +256,9 @@ class PostgresStore:
     def head(self, job_id: str) -> Head:
         return tables.get_head(self._read, job_id)
 
+    def look_at(self, job_id: str) -> Look:
+        return tables.look_at(self._read, job_id)
+
     def heads(self, query: HeadQuery) -> list[Head]:
         return tables.list_heads(self._read, query)
 
@@ -281,6 +285,14 @@ class PostgresStore:
         start = self._position(job_id, after)
         end_hash = head.hash if end == head.version else None
         yield from read_to(job_id, self._rows(job_id, after, end), start, end, end_hash)
+
+    def tail(self, head: Head, known: Position) -> list[Event]:
+        rows = tables.rows_after(self._read, head.job_id, known.version, head.version)
+        events = read_to(head.job_id, rows, known, head.version, head.hash)
+        return list(unless_pruned(head.job_id, events, lambda: self.pruned(head.job_id)))
+
+    def commit_mark(self) -> None:
+        return None
 
     def feed(self, after: str | None = None, limit: int = PAGE_ENTRIES) -> FeedPage:
         return read_feed(self._read, after, limit)

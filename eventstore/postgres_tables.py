@@ -11,7 +11,7 @@ import orjson
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobNotFound, StoreError
 from steplog.eventstore.finding import oldest_id
-from steplog.eventstore.heads import counted
+from steplog.eventstore.heads import HEAD_COLUMNS, counted
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_documents import item_parameters
 from steplog.eventstore.rows import Row, as_row
@@ -23,6 +23,7 @@ from steplog.eventstore.store import (
     Head,
     HeadColumns,
     HeadQuery,
+    Look,
     StoredState,
     Worker,
     WorkerIdentity,
@@ -37,6 +38,16 @@ select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, w
        {s}.instant(created_at), {s}.instant(updated_at), mode, phase, last_error, failed_sub_step,
        {s}.instant(wake_at), {s}.instant(ended_at), done, total, key, tags, priority, batch_id
 from {s}.jobs where job_id = %s
+"""
+
+_LOOK = """
+select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, jobs.worker_id, workflow, status,
+       {s}.instant(created_at), {s}.instant(updated_at), mode, phase, last_error, failed_sub_step,
+       {s}.instant(wake_at), {s}.instant(jobs.ended_at), done, total, key, tags, priority, batch_id,
+       workers.worker_id, host, pid, boot_id, pid_namespace, process_started, state,
+       {s}.instant(started_at), {s}.instant(expires_at),
+       {s}.instant(clock_timestamp())
+from {s}.jobs left join {s}.workers on workers.worker_id = jobs.worker_id where job_id = %s
 """
 
 APPEND_ONE = "select {s}.append_one(%s, %s, %s, %s, %s, %s, %s, %s)"
@@ -80,6 +91,16 @@ def get_head(run: Run, job_id: str) -> Head:
     if not rows:
         raise JobNotFound(job_id)
     return head_from(rows[0])
+
+
+def look_at(run: Run, job_id: str) -> Look:
+    """The job's row and its owner's. Raises JobNotFound."""
+    rows = run(_LOOK, [job_uuid(job_id)])
+    if not rows:
+        raise JobNotFound(job_id)
+    *row, now = rows[0]
+    of_job, of_owner = row[:HEAD_COLUMNS], row[HEAD_COLUMNS:]
+    return Look(head_from(of_job), None if of_owner[0] is None else _worker(of_owner), now)
 
 
 def lock_head(run: Run, job_id: str) -> Head:
@@ -269,10 +290,12 @@ def find_worker(run: Run, worker_id: str) -> WorkerRow | None:
 
 
 def list_workers(run: Run) -> list[Worker]:
-    return [
-        Worker(WorkerIdentity(*identity), state, started_at, expires_at)
-        for *identity, state, started_at, expires_at in run(_WORKERS, [])
-    ]
+    return list(map(_worker, run(_WORKERS, [])))
+
+
+def _worker(row: Sequence[Any]) -> Worker:
+    *identity, state, started_at, expires_at = row
+    return Worker(WorkerIdentity(*identity), state, started_at, expires_at)
 
 
 def beat(run: Run, worker_id: str, lease_s: float) -> Beat | None:

@@ -56,6 +56,7 @@ from steplog.eventstore.store import (
     ClaimRule,
     Head,
     HeadQuery,
+    Look,
     NewJob,
     Rule,
     Slots,
@@ -214,6 +215,11 @@ class SQLiteStore:
         with self._reading() as connection:
             return tables.get_head(connection, job_id)
 
+    def look_at(self, job_id: str) -> Look:
+        with self._reading() as connection:
+            head, owner = tables.get_head_and_owner(connection, job_id)
+        return Look(head, owner, self.now())
+
     def heads(self, query: HeadQuery) -> list[Head]:
         with self._reading() as connection:
             return tables.list_heads(connection, query)
@@ -247,6 +253,15 @@ class SQLiteStore:
         yield from read_to(
             job_id, self._rows(job_id, after, end), start, end, head.hash if end == head.version else None
         )
+
+    def tail(self, head: Head, known: Position) -> list[Event]:
+        rows = self._rows(head.job_id, known.version, head.version, head.version)
+        events = read_to(head.job_id, rows, known, head.version, head.hash)
+        return list(unless_pruned(head.job_id, events, lambda: self.pruned(head.job_id)))
+
+    def commit_mark(self) -> str:
+        self._bring_up_to_date()
+        return self._connections.commit_mark()
 
     def feed(self, after: str | None = None, limit: int = PAGE_ENTRIES) -> FeedPage:
         with self._reading() as connection:
@@ -403,9 +418,8 @@ class SQLiteStore:
         with self._connections.reading() as connection:
             return schema.lacking(connection)
 
-    def _rows(self, job_id: str, after: int, until: int) -> Iterator[Row]:
+    def _rows(self, job_id: str, after: int, until: int, limit: int = PAGE_ROWS) -> Iterator[Row]:
         """The stored rows page by page; where a page is damaged row by row, so that the damage has a version."""
-        limit = PAGE_ROWS
         while True:
             try:
                 with self._reading() as connection:

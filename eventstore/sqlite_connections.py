@@ -51,7 +51,9 @@ class Connections:
         """Whether the present writer has made a commit that changed something: all before it is on the disk too."""
         self._watching = threading.Lock()
         self._watcher: sqlite3.Connection | None = None
-        self._seen_commits: int | None = None
+        self._watchers = 0
+        self._awaiting = threading.Lock()
+        self._seen_mark: str | None = None
         self._file_key: FileKey | None = None
         self._opening = threading.Lock()
         self._closed = False
@@ -107,10 +109,10 @@ class Connections:
     def await_commit(self, timeout_s: float) -> bool:
         """Wait until some connection has committed, or for so long; whether one has. The file is only read."""
         give_up_at = time.monotonic() + timeout_s
-        with self._watching:
+        with self._awaiting:
             while not self._closed:
-                seen, self._seen_commits = self._seen_commits, self._data_version()
-                if seen not in (None, self._seen_commits):
+                seen, self._seen_mark = self._seen_mark, self.commit_mark()
+                if seen not in (None, self._seen_mark):
                     return True
                 left_s = give_up_at - time.monotonic()
                 if left_s <= 0:
@@ -118,13 +120,23 @@ class Connections:
                 time.sleep(min(left_s, LOOK_UP_S))
         return False
 
-    def _data_version(self) -> int:
-        """A number that changes with every commit of others than the one connection that asks for it."""
+    def commit_mark(self) -> str:
+        """A text that changes with every commit: what one connection, which never writes, sees of the others' commits.
+
+        The number that SQLite keeps is that connection's own, so each new one has a name of its own before it.
+        """
         self._check_usable()
-        if self._watcher is None:
-            self._watcher = self._open_reader()
-        with translated():
-            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+        with self._watching:
+            if self._watcher is None:
+                self._watcher = self._open_reader()
+                self._watchers += 1
+            try:
+                (number,) = self._watcher.execute("PRAGMA data_version").fetchone()
+            except DRIVER_ERRORS as error:
+                self._watcher.close()
+                self._watcher = None
+                raise translate(error) from error
+            return f"{self._watchers}.{number}"
 
     def begin_own(self) -> sqlite3.Connection:
         """A connection of the caller's own, in a transaction; until `end_own` nobody else of this process writes.

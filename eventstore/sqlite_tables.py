@@ -12,7 +12,7 @@ from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.errors import DamagedLog, JobNotFound
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.finding import oldest_id
-from steplog.eventstore.heads import counted
+from steplog.eventstore.heads import HEAD_COLUMNS, counted
 from steplog.eventstore.rows import Row, as_row
 from steplog.eventstore.store import Append, Head, HeadColumns, HeadQuery, StoredState, Worker, WorkerIdentity
 from steplog.eventstore.stream import Mark
@@ -23,6 +23,13 @@ _HEAD = """
 SELECT job_id, version, hash, recorded_at, epoch, claim_id, worker_id, workflow, status, created_at, updated_at, mode,
        phase, last_error, failed_sub_step, wake_at, ended_at, done, total, key, tags, priority, batch_id
 FROM jobs WHERE job_id = ?
+"""
+
+_HEAD_AND_OWNER = """
+SELECT job_id, version, hash, recorded_at, epoch, claim_id, jobs.worker_id, workflow, status, created_at, updated_at,
+       mode, phase, last_error, failed_sub_step, wake_at, jobs.ended_at, done, total, key, tags, priority, batch_id,
+       workers.worker_id, host, pid, boot_id, pid_namespace, process_started, state, started_at
+FROM jobs LEFT JOIN workers ON workers.worker_id = jobs.worker_id WHERE job_id = ?
 """
 
 # SQLite plans a statement before it knows its parameters, so that a filter which may be off finds no index. Each of
@@ -132,6 +139,15 @@ def get_head(connection: sqlite3.Connection, job_id: str) -> Head:
     if head is None:
         raise JobNotFound(job_id)
     return head
+
+
+def get_head_and_owner(connection: sqlite3.Connection, job_id: str) -> tuple[Head, Worker | None]:
+    """The job's row and its owner's. Raises JobNotFound."""
+    row = connection.execute(_HEAD_AND_OWNER, (job_id,)).fetchone()
+    if row is None:
+        raise JobNotFound(job_id)
+    of_job, of_owner = row[:HEAD_COLUMNS], row[HEAD_COLUMNS:]
+    return _head(of_job), None if of_owner[0] is None else _worker(of_owner)
 
 
 def list_heads(connection: sqlite3.Connection, query: HeadQuery) -> list[Head]:
@@ -415,8 +431,12 @@ def list_workers(connection: sqlite3.Connection) -> Iterator[Worker]:
         "SELECT worker_id, host, pid, boot_id, pid_namespace, process_started, state, started_at"
         " FROM workers ORDER BY lock_byte DESC"
     )
-    for *identity, state, started_at in found:
-        yield Worker(WorkerIdentity(*identity), state, started_at, None)
+    return map(_worker, found)
+
+
+def _worker(row: Sequence[Any]) -> Worker:
+    *identity, state, started_at = row
+    return Worker(WorkerIdentity(*identity), state, started_at, None)
 
 
 def _json(value: object) -> str:

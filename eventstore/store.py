@@ -143,6 +143,14 @@ class Worker:
     expires_at: str | None
 
 
+class Look(NamedTuple):
+    """A job's row, that of its owner if a worker owns it, and the store's time, as of one moment."""
+
+    head: Head
+    owner: Worker | None
+    now: str
+
+
 @dataclass(frozen=True, slots=True)
 class Beat:
     """What a heartbeat brings back: the store's time and the heads of the worker's jobs."""
@@ -306,6 +314,10 @@ class Store(Protocol):
         """The job's row. Raises JobNotFound."""
         ...
 
+    def look_at(self, job_id: str) -> Look:
+        """The job's row and its owner's, by one statement. Raises JobNotFound."""
+        ...
+
     def heads(self, query: HeadQuery) -> list[Head]:
         """Rows of the jobs that match, newest first."""
         ...
@@ -331,6 +343,17 @@ class Store(Protocol):
 
         Without `until` it reads to the head and raises DamagedLog where the log ends before it.
         """
+        ...
+
+    def tail(self, head: Head, known: Position) -> list[Event]:
+        """Everything behind `known`, up to the head as it was seen, checked as by `read` but by one statement.
+
+        Raises DamagedLog where the log in between is not the one of both.
+        """
+        ...
+
+    def commit_mark(self) -> str | None:
+        """A text that is another one once events were stored, found without a query; None where only a query tells."""
         ...
 
     def feed(self, after: str | None = None, limit: int = PAGE_ENTRIES) -> FeedPage:

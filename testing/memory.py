@@ -34,6 +34,7 @@ from steplog.eventstore.store import (
     Head,
     HeadColumns,
     HeadQuery,
+    Look,
     NewJob,
     Rule,
     Slots,
@@ -120,11 +121,9 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
                 return job.job_id
             if job.claim and job.claim.worker_id:
                 self._require_alive(job.claim.worker_id)
-            unowned = Head(job.job_id, 0, "", "", job.columns, job.epoch)
-            self._jobs[job.job_id] = created = JobInMemory(owned(unowned, job.claim))
-            self._store(created, created.head, job.events, job.columns)
-            if job.data_key is not None:
-                self.data_keys.add(job.job_id, job.data_key)
+            head = owned(Head(job.job_id, 0, "", "", job.columns, job.epoch), job.claim)
+            self._store(self._jobs.setdefault(job.job_id, JobInMemory(head)), head, job.events, job.columns)
+            self.data_keys.keep(job)
             if job.columns.key is not None:
                 self._keys[name] = (job.job_id, job.input_hash)
             return job.job_id
@@ -159,8 +158,7 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
                 head = replace(job.head, epoch=max(job.head.epoch, proposal.epoch))
                 head = owned(head, proposal.claim) if proposal.claim else head
                 self._store(job, head, proposal.events, proposal.columns)
-                if proposal.erases:
-                    self.data_keys.erase(job_id, self.now())
+                self.data_keys.follow(job_id, proposal, self.now())
             if request_id is not None:
                 job.requests[request_id] = job.head.version
             return job.head.version
@@ -218,6 +216,11 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         with self._lock:
             return self._job(job_id).head
 
+    def look_at(self, job_id: str) -> Look:
+        with self._lock:
+            head = self._job(job_id).head
+            return Look(head, self._workers.get(head.worker_id or ""), self.now())
+
     def heads(self, query: HeadQuery) -> list[Head]:
         with self._lock:
             found = [job.head for _, job in sorted(self._jobs.items(), reverse=True) if matches(job.head, query)]
@@ -253,6 +256,15 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         start = position_at(job_id, rows, after)
         wanted = [row for row in rows if after < row.version <= end]
         yield from read_to(job_id, wanted, start, end, head.hash if end == head.version else None)
+
+    def tail(self, head: Head, known: Position) -> list[Event]:
+        with self._lock:
+            rows = [row for row in self._job(head.job_id).rows if known.version < row.version <= head.version]
+        events = read_to(head.job_id, rows, known, head.version, head.hash)
+        return list(unless_pruned(head.job_id, events, lambda: self.pruned(head.job_id)))
+
+    def commit_mark(self) -> str:
+        return str(len(self._feed))
 
     def feed(self, after: str | None = None, limit: int = PAGE_ENTRIES) -> FeedPage:
         start: int = parts_of(after, "memory", int)[0] if after is not None else 0

@@ -11,7 +11,7 @@ from steplog.eventstore import events as ev
 from steplog.eventstore.chain import Position, seal
 from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.events import Event, EventData
-from steplog.eventstore.store import NewJob, Store, StoredState
+from steplog.eventstore.store import Claim, NewJob, Store, StoredState
 from steplog.projections.evolve import Evolution, evolve
 from steplog.projections.head import head_of
 from steplog.projections.state import REDUCER_VERSION
@@ -51,15 +51,16 @@ def create_hostile(store: Store, text: str) -> str:
     return _created(store, data)
 
 
-def create_long(store: Store, events: int) -> str:
+def create_long(store: Store, events: int, claim: Claim | None = None) -> str:
     """The id of a running job of so many events: one sub-step done, another one that reports and reports."""
+    owner = claim or Claim("w", 1, "c")
     of: dict[str, Any] = {"phase": "main", "attempt": 1}
     data: list[EventData] = [
         ev.JobCreated(
             workflow="long", workflow_version="1", context={"note": ""},
             plan={"phases": [{"name": "main", "sub_steps": [step_plan("first"), step_plan("second")]}]},
         ),
-        ev.JobClaimed(worker_id="w", epoch=1, claim_id="c", reason="first"),
+        ev.JobClaimed(worker_id=owner.worker_id, epoch=1, claim_id=owner.claim_id, reason="first"),
         ev.PhaseStarted(phase="main"),
         ev.SubStepStarted(**of, sub_step="first", idempotency_key="k1"),
         ev.SubStepCompleted(**of, sub_step="first", result=1, seconds=1.0),
@@ -67,10 +68,10 @@ def create_long(store: Store, events: int) -> str:
     ]  # fmt: skip
     left = range(len(data), events)
     data += [ev.SubStepProgressed(**of, sub_step="second", done=at, total=events, note="rows") for at in left]
-    return _created(store, data)
+    return _created(store, data, claim)
 
 
-def _created(store: Store, data: Sequence[EventData]) -> str:
+def _created(store: Store, data: Sequence[EventData], claim: Claim | None = None) -> str:
     """The id of a job with those events; of a long one the states are stored that its owner would have stored."""
     clock = SystemClock()
     job_id, at = clock.new_id(), store.now()
@@ -84,7 +85,7 @@ def _created(store: Store, data: Sequence[EventData]) -> str:
         if event.version % STORED_EVERY == 0:
             place = Position(event.version, event.hash, event.recorded_at)
             kept.append(StoredState(job_id, place, REDUCER_VERSION, dict(evolution.state)))
-    made = store.create(NewJob(job_id, events, head_of(evolution.state), "0" * 64))
+    made = store.create(NewJob(job_id, events, head_of(evolution.state), "0" * 64, claim))
     for stored in kept[-2:]:
         store.save_state(stored)
     return made

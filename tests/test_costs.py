@@ -23,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from steplog import Step, Workflow
 from steplog.eventstore.postgres import PostgresStore
 from steplog.eventstore.sqlite import SQLiteStore
+from steplog.testing import Kit
 
 STEPS = 1_000
 A_FEW = 60
@@ -68,6 +69,39 @@ def test_a_step_on_postgres_costs_one_round_trip_and_one_flush(
     assert job.status == "completed"
     assert STEPS < seen <= STEPS + A_FEW
     assert STEPS // 2 < flushed <= STEPS + A_FEW, "the server's WAL writer may flush some of them first"
+
+
+@pytest.mark.parametrize("one_after_the_other", [True, False])
+def test_a_step_costs_as_many_calls_in_a_large_job_as_in_a_small_one(one_after_the_other: bool) -> None:
+    """Mutant: something looks at every sub-step, or at every attempt that runs, whenever one of them moves."""
+    small, large = (calls_per_step(steps, one_after_the_other) for steps in (100, 400))
+    assert large < 1.1 * small, f"{small:.0f} calls a step among 100, {large:.0f} among 400"
+
+
+def calls_per_step(steps: int, one_after_the_other: bool) -> float:
+    """How many functions of Python's are called for a sub-step, on a store in memory."""
+    wf: Workflow[Any, Any] = Workflow("counted")
+    before: list[Any] = []
+    for number in range(steps):
+
+        async def nothing() -> None:
+            pass
+
+        sub_step = wf.sub_step(name=f"s{number}", after=before)(nothing)
+        before = [sub_step] if one_after_the_other else []
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    kit = Kit()
+    sys.setprofile(count)
+    try:
+        kit.run_blocking(wf)
+    finally:
+        sys.setprofile(None)
+    return calls / steps
 
 
 def server_log(dsn: str) -> Path:

@@ -151,18 +151,19 @@ def test_no_script_that_a_job_holds_is_run(world: World, address: str, browser: 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize("width", [1440, 390])
 def test_axe_finds_nothing_that_keeps_people_out(
     world: World, address: str, browser: Any, scheme: str, width: int
 ) -> None:
     axe = find_axe()
-    job_id = world.job()
-    browser.set_window_size(width, 900)
+    job_id, hostile = world.job(), create_hostile(world.store, PAYLOADS[0] * 4)
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     paths = (
         "/jobs", f"/jobs/{job_id}", f"/jobs/{job_id}?at=5&since=2", f"/jobs/{job_id}/events", "/workflows",
-        "/workflows/registration", "/system", f"/jobs/{job_id}/do/reset?sub_step=prepare/price", "/login",
+        "/workflows/registration", "/system", f"/jobs/{hostile}", f"/jobs/{job_id}/do/reset?sub_step=prepare/price", "/login",
     )  # fmt: skip
     for path in paths:
         browser.get(f"{address}{path}")

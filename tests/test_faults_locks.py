@@ -7,12 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
+import pytest
 from append_witness import KNOWN_S_MAX, OwnedJob, Witness, append_one, owned_jobs
+from message_proxy import MessageProxy, Point
 from psycopg import sql
 from witness_figures import Show
 
+from steplog.eventstore.errors import StoreUnavailable
+from steplog.eventstore.events import Event
 from steplog.eventstore.postgres import PostgresStore
-from steplog.eventstore.store import Code
+from steplog.eventstore.store import Code, Head, Proposal
 from steplog.eventstore.writer import Writer
 
 WRITERS = 3
@@ -78,6 +82,32 @@ def test_nobody_waits_for_a_job_whose_head_a_stopped_transaction_holds(
         assert witness.acknowledged == 10 * len(free)
         stopped.rollback()
         assert promised.result(KNOWN_S_MAX).code is Code.STORED
+
+
+@pytest.mark.heavy
+def test_a_head_that_is_held_across_a_lost_network_is_free_again_by_itself(
+    postgres_store: PostgresStore, postgres_dsn: str, postgres_schema: str
+) -> None:
+    """Both ends are silent and neither closes. Mutant: a transaction may stand idle, and its lock, for ever."""
+    held, *free = owned_jobs(postgres_store, 4)
+    witness = Witness()
+    with ThreadPoolExecutor(1) as far_away, closing(Writer(postgres_store)) as writer:
+        with MessageProxy(postgres_dsn) as proxy:
+
+            def lose_the_network(head: Head, tail: Sequence[Event]) -> Proposal:
+                proxy.arm(Point("client", 1, "before"), "black hole")
+                return Proposal([], head.columns)
+
+            far = PostgresStore(proxy.dsn, schema=postgres_schema, lock_timeout_s=0.5)
+            lost = far_away.submit(far.append_locked, held.id, held.end, lose_the_network)
+            assert proxy.struck.wait(KNOWN_S_MAX)
+            promised = writer.append(held.next("held"))
+            append_from_threads(writer, free, witness, times=10)
+            assert not promised.done()
+            assert promised.result(2 * KNOWN_S_MAX).code is Code.STORED
+            assert not lost.done()
+        assert isinstance(lost.exception(KNOWN_S_MAX), StoreUnavailable)
+        far.close()
 
 
 def append_from_threads(writer: Writer, jobs: Sequence[OwnedJob], witness: Witness, times: int) -> None:

@@ -209,6 +209,8 @@ def test_key_that_is_there_again_is_found(store: Store) -> None:
     forge(store, "wrapped = 'k1:again', erased_at = null", job_id)
     (found,) = verify_all(store)
     assert (found.job_id, "in the store again" in found.why) == (job_id, True)
+    erased(store, job_id)
+    assert list(verify_all(store)) == []
 
 
 def test_key_that_went_without_a_word_is_found(store: Store) -> None:

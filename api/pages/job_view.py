@@ -14,9 +14,9 @@ from steplog.api.pages.actions import Offer, offers
 from steplog.api.pages.history import Tick, ticks
 from steplog.api.service import Service
 from steplog.engine.masking import without
-from steplog.engine.ownership import stalled_among
+from steplog.engine.ownership import is_gone
 from steplog.eventstore.events import Event
-from steplog.eventstore.store import Head
+from steplog.eventstore.store import Head, Look
 from steplog.projections.diff import Change, changes
 from steplog.projections.plan import Key, Shape, key_of, split_key
 from steplog.projections.readiness import open_edges, unmet_needs
@@ -113,28 +113,28 @@ class JobView:
         return sum(phase.status != "pending" for phase in self.phases)
 
 
-def job_view(service: Service, head: Head, asked: Asked) -> JobView:
+def job_view(service: Service, look: Look, asked: Asked) -> JobView:
     """The job as of what was asked. Raises Problem for a version that it has not come to."""
+    head, now = look.head, look.now
     jobs, version = service.jobs, asked.version or head.version
     past = asked.version is not None and asked.version != head.version
     state = jobs.at(head.job_id, version) if past else jobs.of_head(head)
     masks, secrets = jobs.masks(state["workflow"]), jobs.secrets(state)
     document = masks.snapshot(snapshot(state))
     history = _history(service, head)
-    stalled = {} if past else stalled_among(service.store, [head])
-    now = service.store.now()
-    spans = _timeline(history, version, None if past else now, stalled=bool(stalled), secrets=secrets)
-    phases = _phases(state, document, stalled=bool(stalled))
+    gone = look.owner if look.owner is not None and not past and is_gone(look.owner) else None
+    stalled = gone is not None
+    spans = _timeline(history, version, None if past else now, stalled=stalled, secrets=secrets)
+    phases = _phases(state, document, stalled=stalled)
     chosen = _chosen(phases, asked.sub_step)
-    worker = stalled.get(head.job_id)
     return JobView(
         head=head,
         document=document,
         state=state,
         now=now,
         past=past,
-        stalled=bool(stalled),
-        stalled_on=f"{worker.identity.host}, pid {worker.identity.pid}" if worker else "",
+        stalled=stalled,
+        stalled_on=f"{gone.identity.host}, pid {gone.identity.pid}" if gone else "",
         phases=phases,
         chosen=chosen,
         line=_line(spans, chosen),
@@ -207,7 +207,7 @@ def _chosen(phases: list[PhaseRows], key: Key | None) -> Row | None:
             return row
     for status in _TROUBLE:
         for row in rows:
-            if row.status == status and row.shown["attempts"]:
+            if row.status == status and (row.shown["attempts"] or row.shown.get("items")):
                 return row
     tolerated = [row for row in rows if row.status == "tolerated"]
     begun = [row for row in rows if row.shown["attempts"]]

@@ -102,32 +102,36 @@ def jobs_page(
     found = _searched(service, q.strip()) if q.strip() else None
     if found is not None and len(found) == 1:
         return RedirectResponse(f"{root_of(request)}/jobs/{found[0]}", 303)
-    now = service.store.now()
     name, _, value = tag.partition("=")
-    query = HeadQuery(
-        workflow=_name(workflow),
-        status=_name(status),
-        failed_sub_step=_name(failed_sub_step),
-        tags={name: value} if _name(name) else {},
-        since=later(now, -_SECONDS[since]) if since in _SECONDS else None,
-        before=cursor or None,
-        limit=PAGE_JOBS + 1,
-    )
-    heads = [service.store.head(job_id) for job_id in found] if found is not None else service.store.heads(query)
-    counted = stats(service)
     link = link_of(request)
-    return page(
-        request, "jobs.html",
-        heads=[service.jobs.shown_head(head) for head in heads[:PAGE_JOBS]],
-        older=heads[PAGE_JOBS - 1].job_id if len(heads) > PAGE_JOBS else None,
-        stalled=stalled_among(service.store, heads),
-        counts=[(each, counted["jobs"][each]) for each in _STATUS_ORDER if each in counted["jobs"]],
-        total=sum(counted["jobs"].values()),
-        workflows=sorted({*counted["workflows"], *service.jobs.definitions}),
-        query=query, tag=tag, since=since, sinces=list(_SINCE.items()), q=q,
-        filtered=bool(status or workflow or failed_sub_step or tag or since or q),
-        link=link, here=link(cursor=cursor), now=now,
-    )  # fmt: skip
+
+    def make() -> HTMLResponse:
+        now = service.store.now()
+        query = HeadQuery(
+            workflow=_name(workflow),
+            status=_name(status),
+            failed_sub_step=_name(failed_sub_step),
+            tags={name: value} if _name(name) else {},
+            since=later(now, -_SECONDS[since]) if since in _SECONDS else None,
+            before=cursor or None,
+            limit=PAGE_JOBS + 1,
+        )
+        heads = service.store.heads(query) if found is None else [service.store.head(job_id) for job_id in found]
+        counted = stats(service)
+        return page(
+            request, "jobs.html",
+            heads=[service.jobs.shown_head(head) for head in heads[:PAGE_JOBS]],
+            older=heads[PAGE_JOBS - 1].job_id if len(heads) > PAGE_JOBS else None,
+            stalled=stalled_among(service.store, heads),
+            counts=[(each, counted["jobs"][each]) for each in _STATUS_ORDER if each in counted["jobs"]],
+            total=sum(counted["jobs"].values()),
+            workflows=sorted({*counted["workflows"], *service.jobs.definitions}),
+            query=query, tag=tag, since=since, sinces=list(_SINCE.items()), q=q,
+            filtered=bool(status or workflow or failed_sub_step or tag or since or q),
+            link=link, here=link(cursor=cursor), now=now,
+        )  # fmt: skip
+
+    return service.shared.page(request, make)
 
 
 def _searched(service: Service, text: str) -> list[str]:
@@ -153,19 +157,23 @@ def job_page(
     since: Annotated[str, Query(max_length=19)] = "",
 ) -> Response:
     """The job, now or as it was."""
-    head = service.store.head(job_id)
-    asked = Asked(
-        service.jobs.version(head, at) if at else None,
-        step or None,
-        service.jobs.version(head, since) if since else None,
-    )
-    view = job_view(service, head, asked)
-    link = link_of(request)
-    return page(
-        request, "job.html",
-        view=view, picture=picture(view.timeline) if view.timeline else None, changed=changed_fields(view),
-        link=link, here=link(), asked_step=step,
-    )  # fmt: skip
+
+    def make() -> HTMLResponse:
+        look = service.store.look_at(job_id)
+        asked = Asked(
+            service.jobs.version(look.head, at) if at else None,
+            step or None,
+            service.jobs.version(look.head, since) if since else None,
+        )
+        view = job_view(service, look, asked)
+        link = link_of(request)
+        return page(
+            request, "job.html",
+            view=view, picture=picture(view.timeline) if view.timeline else None, changed=changed_fields(view),
+            link=link, here=link(), asked_step=step,
+        )  # fmt: skip
+
+    return service.shared.page(request, make)
 
 
 @router.get("/jobs/{job_id}/timeline")

@@ -26,6 +26,8 @@ class Work:
     steps: int = 20
     at_once: int = 1
     events: int = 0
+    workers: int = 1
+    """Of a fleet: how many processes run what one submits, each so many jobs at once."""
 
 
 @dataclass

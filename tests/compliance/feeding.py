@@ -47,6 +47,16 @@ class FeedingCompliance(LogCase):
             page = self.store.feed(page.cursor, limit)
         assert sorted(_places(seen)) == sorted((job_id, event.version) for job_id in jobs for event in self.log(job_id))
 
+    def test_mark_is_another_one_after_every_commit_and_the_same_without(self) -> None:
+        elsewhere = self.harness.reopen()
+        marks = []
+        for _ in range(3):
+            self.new_job()
+            marks += [self.store.commit_mark(), self.store.commit_mark()]
+        assert elsewhere.commit_mark() == elsewhere.commit_mark()
+        assert marks[::2] == marks[1::2]
+        assert len(set(marks)) == 3 or set(marks) == {None}
+
     def test_cursor_leads_on_from_where_it_was_taken(self) -> None:
         self.long_job()
         cursor = self.store.feed_end()

@@ -27,6 +27,14 @@ class ListingCompliance(LogCase):
         jobs = [self.new_job() for _ in range(3)]
         assert self.store.heads(HeadQuery()) == [self.store.head(job_id) for job_id in reversed(jobs)]
 
+    def test_a_look_at_a_job_shows_its_owner_too(self) -> None:
+        free, (owned, claim) = self.new_job(tags={"city": "Bern"}), self.owned_job()
+        worker = next(each for each in self.store.workers() if each.identity.worker_id == claim.worker_id)
+        for job_id, owner in ((free, None), (owned, worker)):
+            look = self.store.look_at(job_id)
+            assert (look.head, look.owner) == (self.store.head(job_id), owner)
+            assert look.now <= self.store.now()
+
     @pytest.mark.parametrize(
         ("query", "columns"),
         [

@@ -38,10 +38,27 @@ class ReadingCompliance(LogCase):
         self.stored(self.build.append(job_id, self.position(job_id), claim, "while reading"))
         assert [first.version, *[event.version for event in reading]][:6] == [1, 2, 3, 4, 5, 6]
 
+    def test_tail_is_what_stands_between_a_position_and_a_head_that_was_seen(self) -> None:
+        job_id, claim = self.long_job(4)
+        log, head = self.log(job_id), self.store.head(job_id)
+        self.stored(self.build.append(job_id, head.position, claim, "since then"))
+        known = Position(log[1].version, log[1].hash, log[1].recorded_at)
+        assert self.store.tail(head, known) == log[2:]
+        assert self.store.tail(head, Position()) == log
+        assert self.store.tail(head, head.position) == []
+
+    def test_tail_that_does_not_follow_from_its_position_is_damage(self) -> None:
+        job_id, _ = self.long_job(4)
+        head = self.store.head(job_id)
+        with pytest.raises(DamagedLog):
+            self.store.tail(head, Position(2, "0" * 64, head.recorded_at))
+
     def test_unknown_job_is_refused(self) -> None:
         job_id = self.build.clock.new_id()
         with pytest.raises(JobNotFound):
             self.store.head(job_id)
+        with pytest.raises(JobNotFound):
+            self.store.look_at(job_id)
         with pytest.raises(JobNotFound):
             list(self.store.read(job_id))
 

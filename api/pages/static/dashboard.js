@@ -26,7 +26,7 @@
   }
   function heard(message) {
     const told = JSON.parse(message.data);
-    seen = told.version;
+    seen = message.lastEventId || null; // who was told the same is given the same page
     if (live().dataset.rows !== undefined && !live().dataset.rows.split(" ").includes(told.job_id)) {
       if (told.version === 1) announce(told.job_id);
       return;
