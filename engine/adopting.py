@@ -83,7 +83,8 @@ def _created(store: Store, definition: AnyDefinition, row: TableRow, job: NewJob
     try:
         return store.create(job)
     except KeyConflict as conflict:
-        return store.create(as_of_holder(store, definition, row.input, job, conflict))
+        key = store.data_keys.find(conflict.job_id)
+        return store.create(as_of_holder(definition, row.input, job, conflict, key))
 
 
 def rows_of(lines: Iterable[bytes]) -> Iterator[TableRow]:

@@ -24,10 +24,11 @@ from steplog.engine.secret_values import given_texts
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
 from steplog.engine.values import Seals, adapter, dump, input_hash, problems_of
-from steplog.engine.vault import Vault, new_vault, vault_of
+from steplog.engine.vault import Vault, new_vault, vault_of, vault_with
 from steplog.engine.worker import Worker
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.codec import check_name
+from steplog.eventstore.data_keys import DataKey
 from steplog.eventstore.errors import JobOwned, KeyConflict, PayloadRefused, WrongState
 from steplog.eventstore.events import JobClaimed, JobCreated
 from steplog.eventstore.store import NewJob, Store
@@ -106,8 +107,8 @@ async def _create_and_run(
     try:
         job_id = await worker.outbox().create(new_job)
     except KeyConflict as conflict:
-        same = await asyncio.to_thread(as_of_holder, worker.store, definition, input, new_job, conflict)
-        job_id = await worker.outbox().create(same)
+        data_key = await asyncio.to_thread(worker.store.data_keys.find, conflict.job_id)
+        job_id = await worker.outbox().create(as_of_holder(definition, input, new_job, conflict, data_key))
     announce(job_id)
     vault.keep_in(worker.store.data_keys)
     if job_id == new_job.job_id:
@@ -118,15 +119,16 @@ async def _create_and_run(
     return await _run_owned(worker, await asyncio.to_thread(worker.claim, job_id, definition))
 
 
-def as_of_holder(store: Store, definition: AnyDefinition, input: Any, job: NewJob, conflict: KeyConflict) -> NewJob:
-    """The job once more, its input compared as it would be sealed by the job that has its key.
+def as_of_holder(
+    definition: AnyDefinition, input: Any, job: NewJob, conflict: KeyConflict, data_key: DataKey | None
+) -> NewJob:
+    """The job once more, its input as the job would have sealed it that holds its key, and whose data key that is.
 
     Raises the conflict where that changes nothing, SecretsClosed, and SecretsErased where it cannot be told any more.
     """
-    if job.data_key is None:
+    if job.data_key is None or data_key is None:
         raise conflict
-    sealed = recorded_input(definition, input, Vault(conflict.job_id, store.data_keys))
-    return replace(job, input_hash=input_hash(sealed))
+    return replace(job, input_hash=input_hash(recorded_input(definition, input, vault_with(data_key))))
 
 
 @asynccontextmanager

@@ -94,7 +94,8 @@ def create(store: Store, definition: AnyDefinition, submission: Submission, cloc
     try:
         found = until_known(lambda: store.create(job))
     except KeyConflict as conflict:
-        same = as_of_holder(store, definition, submission.input, job, conflict)
+        key = store.data_keys.find(conflict.job_id)
+        same = as_of_holder(definition, submission.input, job, conflict, key)
         found = until_known(lambda: store.create(same))
     return Created(found, found == job.job_id)
 
@@ -103,9 +104,14 @@ def submit_inside(
     connection: Connection, definition: AnyDefinition, input: Any, *, schema: str = "steplog", **how: Any
 ) -> str:
     """The same inside the caller's own transaction: the job is there if and when that commits."""
-    from steplog.eventstore.postgres_submitting import create_inside
+    from steplog.eventstore.postgres_submitting import create_inside, data_key_inside
 
-    return create_inside(connection, new_job(definition, Submission(input, **how), SystemClock()), schema)
+    job = new_job(definition, Submission(input, **how), SystemClock())
+    try:
+        return create_inside(connection, job, schema)
+    except KeyConflict as conflict:
+        key = data_key_inside(connection, conflict.job_id, schema)
+        return create_inside(connection, as_of_holder(definition, input, job, conflict, key), schema)
 
 
 async def asubmit_inside(
@@ -117,9 +123,14 @@ async def asubmit_inside(
     **how: Any,
 ) -> str:
     """The same for an asynchronous connection."""
-    from steplog.eventstore.postgres_submitting import acreate_inside
+    from steplog.eventstore.postgres_submitting import acreate_inside, adata_key_inside
 
-    return await acreate_inside(connection, new_job(definition, Submission(input, **how), SystemClock()), schema)
+    job = new_job(definition, Submission(input, **how), SystemClock())
+    try:
+        return await acreate_inside(connection, job, schema)
+    except KeyConflict as conflict:
+        key = await adata_key_inside(connection, conflict.job_id, schema)
+        return await acreate_inside(connection, as_of_holder(definition, input, job, conflict, key), schema)
 
 
 def submit_many(
@@ -140,26 +151,21 @@ def submit_many(
 
 
 def _stored(store: Store, definition: AnyDefinition, chunk: list[Submission], jobs: list[NewJob]) -> list[str]:
-    stored = until_known(lambda: store.create_many(jobs))
-    refused = [outcome for outcome in stored if isinstance(outcome, StoreError)]
-    if not refused:
-        return [outcome for outcome in stored if isinstance(outcome, str)]
+    outcomes = until_known(lambda: store.create_many(jobs))
     again = list(jobs)
-    for place, outcome in enumerate(stored):
+    for place, outcome in enumerate(outcomes):
         if isinstance(outcome, KeyConflict):
-            again[place] = as_of_holder(store, definition, chunk[place].input, jobs[place], outcome)
-    if again == jobs or any(not isinstance(outcome, KeyConflict) for outcome in refused):
-        raise refused[0]
-    return _stored_as_they_are(store, again)
+            key = store.data_keys.find(outcome.job_id)
+            again[place] = as_of_holder(definition, chunk[place].input, jobs[place], outcome, key)
+    if any(isinstance(outcome, KeyConflict) for outcome in outcomes):
+        outcomes = until_known(lambda: store.create_many(again))
+    return [_id_of(outcome) for outcome in outcomes]
 
 
-def _stored_as_they_are(store: Store, jobs: list[NewJob]) -> list[str]:
-    found = []
-    for outcome in until_known(lambda: store.create_many(jobs)):
-        if isinstance(outcome, StoreError):
-            raise outcome
-        found.append(outcome)
-    return found
+def _id_of(outcome: str | StoreError) -> str:
+    if isinstance(outcome, StoreError):
+        raise outcome
+    return outcome
 
 
 def _of_batch(given: Any, batch_id: str | None, place: int) -> Submission:

@@ -54,7 +54,7 @@ def dump(value: object, annotation: Any, path: str, vault: Seals | None = None) 
     secrets = texts_of(value) if holds_secrets(annotation) else []
     clear = with_secrets(value, serialised, path, lambda text, at: text) if secrets else serialised
     encoded = encode(clear, path=path)
-    _refuse_changed(value, _read_back(encoded, annotation, path), path, declared=bool(secrets))
+    _refuse_changed(value, _read_back(encoded, annotation, path, tell=not secrets), path, declared=bool(secrets))
     if not secrets:
         return _checked(encoded, path, vault)
     _refuse_own_form(encoded, path)
@@ -138,13 +138,15 @@ def _serialised(value: object, annotation: Any, path: str) -> Any:
         raise PayloadRefused(path, str(error).splitlines()[0]) from error
 
 
-def _read_back(encoded: bytes, annotation: Any, path: str) -> Any:
+def _read_back(encoded: bytes, annotation: Any, path: str, *, tell: bool) -> Any:
+    """The value again; why that cannot be is only told where it shows no secret."""
     try:
         return adapter(annotation).validate_json(encoded)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        raise PayloadRefused(f"{path}{at}", f"it could not be read back: {first['msg']}") from error
+        why = f"it could not be read back: {first['msg' if tell else 'type']}"
+        raise PayloadRefused(f"{path}{at}", why) from (error if tell else None)
 
 
 def _refuse_changed(value: object, back: object, path: str, declared: bool = False) -> None:

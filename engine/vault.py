@@ -160,6 +160,13 @@ def new_vault(job_id: str) -> Vault:
     return Vault(job_id, None)
 
 
+def vault_with(data_key: DataKey) -> Vault:
+    """The vault of a job that is there, of which no more is known than its key."""
+    vault = Vault(data_key.job_id, None)
+    vault._known[data_key.job_id] = data_key
+    return vault
+
+
 def vault_of(store: Store, job_id: str, definition: AnyDefinition | None) -> Vault:
     """The vault of a job that is there, with its key at hand if the code says that it may have secrets."""
     vault = Vault(job_id, store.data_keys)

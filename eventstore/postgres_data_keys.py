@@ -9,7 +9,7 @@ from steplog.eventstore.data_keys import DataKey
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.store import NewJob
 
-_KEY = "select job_id::text, wrapped, {s}.instant(erased_at) from {s}.data_keys where job_id = %s"
+KEY: LiteralString = "select job_id::text, wrapped, {s}.instant(erased_at) from {s}.data_keys where job_id = %s"
 ADD: LiteralString = """
 insert into {s}.data_keys (job_id, wrapped) values (%s, %s) on conflict (job_id) do nothing returning true
 """
@@ -50,13 +50,13 @@ class PostgresDataKeys:
         self._transaction = transaction
 
     def find(self, job_id: str) -> DataKey | None:
-        rows = self._run(_KEY, [job_id])
+        rows = self._run(KEY, [job_id])
         return DataKey(*rows[0]) if rows else None
 
     def add(self, job_id: str, wrapped: str) -> DataKey:
         def added(run: Run) -> DataKey:
             run(ADD, [job_id, wrapped])
-            return DataKey(*run(_KEY, [job_id])[0])
+            return DataKey(*run(KEY, [job_id])[0])
 
         return self._transaction(added)
 

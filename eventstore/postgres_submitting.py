@@ -9,8 +9,9 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
+from steplog.eventstore.data_keys import DataKey
 from steplog.eventstore.errors import KeyConflict, StoreNotMigrated
-from steplog.eventstore.postgres_data_keys import ADD
+from steplog.eventstore.postgres_data_keys import ADD, KEY
 from steplog.eventstore.postgres_documents import job_document
 from steplog.eventstore.store import NewJob
 
@@ -48,6 +49,20 @@ async def acreate_inside(connection: AsyncConnection, job: NewJob, schema: str) 
         if job.data_key is not None and job_id == job.job_id:
             await cursor.execute(_in(schema, ADD), [job.job_id, job.data_key])
         return job_id
+
+
+def data_key_inside(connection: Connection, job_id: str, schema: str) -> DataKey | None:
+    """The data key of a job that is there."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(_in(schema, KEY), [job_id]).fetchone()
+        return DataKey(*row) if row else None
+
+
+async def adata_key_inside(connection: AsyncConnection, job_id: str, schema: str) -> DataKey | None:
+    """The same on an asynchronous connection."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        row = await (await cursor.execute(_in(schema, KEY), [job_id])).fetchone()
+        return DataKey(*row) if row else None
 
 
 def _in(schema: str, statement: LiteralString) -> sql.Composed:
