@@ -40,7 +40,7 @@ def explain(error: Exception, console: Console) -> Failure:
     table: tuple[tuple[type[Exception], int, str | None], ...] = (
         (engine.Interrupted, 128, "go on with `steplog resume {0.job_id}`"),
         (engine.InputRefused, 2, "mend it in --input or -P; `steplog run --help` shows how to give it"),
-        (engine.ValueRefused, 2, None),
+        (engine.ValueRefused, 2, "give a value that fits: it is JSON, with text in double quotes"),
         (log.PayloadRefused, 2, None),
         (log.AmbiguousJob, 2, "write more of the id"),
         (engine.AmbiguousSubStep, 2, "write it as one of them"),

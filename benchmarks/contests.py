@@ -62,7 +62,7 @@ def _one_at_a_time() -> list[Contest]:
 def _at_once() -> list[Contest]:
     made = []
     for jobs in (16, 64, 256):
-        work = {"what": "jobs", "jobs": jobs, "steps": 20, "at_once": jobs}
+        work = {"what": "jobs", "jobs": 256, "steps": 20, "at_once": jobs}
         on_postgres = (*_all_peers("PostgreSQL")[:-1], _group("PostgreSQL"))
         made.append(Contest(f"no-op steps, {jobs} jobs at once, PostgreSQL", "steps/s", work, on_postgres))
         on_sqlite = (_ours("SQLite"), _dbos("SQLite"), _group("SQLite"))

@@ -223,7 +223,9 @@ def _against_settling(settled_too: frozenset[str]) -> Callable[[State, Shape, Ke
         if closed := _closed(state):
             return closed
         if status in SETTLED - settled_too:
-            return Obstacle("it has settled: only a reset makes it undone")
+            return Obstacle(
+                "it has failed already" if status == "failed" else "it has settled: only a reset makes it undone"
+            )
         if unmet := _unmet(state, shape, key):
             named = ", ".join(f"{edge} ({sub_step_of(state, edge)['status']})" for edge in unmet[:_NAMED_MAX])
             return Obstacle(f"it needs {named}", tuple(unmet))

@@ -84,6 +84,8 @@ class Channel:
         refuse_unrecordable({"cursor": kept, "draft": {"set": changed}}, "checkpoint")
         if self._over:
             raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
+        if self.of.undoing:
+            return _Done()
         self._tell()
         reached = fact.CheckpointReached(self.of, kept, changed)
         if self.commit is not None:

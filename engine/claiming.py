@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from steplog.engine.actions import Who, resume
 from steplog.engine.adoption import adopted, adoption
-from steplog.engine.allowed import allowed_actions
+from steplog.engine.allowed import allowed_actions, require
 from steplog.engine.decider import decide
 from steplog.engine.errors import PlanNotAdopted, SecretsErased
 from steplog.engine.facts import Interrupted, Situation
@@ -80,6 +80,8 @@ def _taking_over(
 ) -> tuple[list[EventData], State]:
     if state["erased"]:
         raise SecretsErased(state["job_id"], state["job_id"])
+    if resume_by is not None and state["status"] in ENDED:
+        require(state, "resume")
     may_run = state["mode"] == "engine" and is_whole(state) and state["status"] not in ENDED
     if not may_run or (state["status"] in STOPPED and resume_by is None):
         raise WrongState(state["job_id"], state["status"], "run it", allowed_actions(state))

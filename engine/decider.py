@@ -107,7 +107,7 @@ class _Deciding(Draft):
 
     def advance(self) -> None:
         """Go on until something has to be waited for."""
-        if self.state["undoing"] and self.state["status"] == "compensating":
+        if self.state["undoing"] and self.state["status"] == "compensating" and not self.situation.stopping:
             undoing.go_on(self)
         while self.state["status"] == "running" and not self.situation.stopping:
             if self.state["requested"] is not None:
@@ -274,7 +274,7 @@ class _Deciding(Draft):
                 return
             if sub_step_of(self.state, key)["items"] is not None:
                 self._start_items(key, bound, restarts_only=restarts_only)
-            elif self._is_due(key) and self._is_clear(key):
+            elif key not in self.shape.fan_outs[phase] and self._is_due(key) and self._is_clear(key):
                 self._start(key)
 
     def _has_room(self, phase: str, bound: int | None) -> bool:

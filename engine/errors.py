@@ -88,8 +88,9 @@ class VersionChanged(SteplogError):
 class SubStepNotFound(SteplogError):
     """The job has no sub-step of that name."""
 
-    def __init__(self, job_id: str, sub_step: str, known: list[str]) -> None:
-        super().__init__(f"job {job_id} has no sub-step {sub_step!r}; it has {', '.join(known)}")
+    def __init__(self, job_id: str, sub_step: str, known: list[str], more: int = 0) -> None:
+        others = f" and {more} more" if more else ""
+        super().__init__(f"job {job_id} has no sub-step {sub_step!r}; it has {', '.join(known)}{others}")
         self.job_id = job_id
         self.sub_step = sub_step
         self.known = known

@@ -69,7 +69,10 @@ def find_sub_step(state: State, name: str) -> Key:
     known = Shape.of(state["plan"]).sub_steps
     found = [name] if name in known else [key for key in known if split_key(key)[1] == name]
     if not found:
-        raise SubStepNotFound(state["job_id"], name, _close_to(name, known))
+        names = [split_key(key)[1] for key in known]
+        meant = get_close_matches(name, names, n=3)
+        first = names[:_CANDIDATES_MAX]
+        raise SubStepNotFound(state["job_id"], name, meant or first, 0 if meant else len(names) - len(first))
     if len(found) > 1:
         raise AmbiguousSubStep(state["job_id"], name, found)
     return found[0]
@@ -113,12 +116,6 @@ def find_items(state: State, name: str, after: str | None = None) -> tuple[SubSt
 def _close_items(item: str, items: Items | None) -> list[str]:
     keys = items["keys"] if items else []
     return get_close_matches(item, keys[:_LOOKED_AT_MAX], n=3) or keys[:_CANDIDATES_MAX]
-
-
-def _close_to(name: str, keys: Iterable[Key]) -> list[str]:
-    """What may have been meant, else the first ones there are."""
-    names = [split_key(key)[1] for key in keys]
-    return get_close_matches(name, names, n=3) or names[:_CANDIDATES_MAX]
 
 
 def _named(store: Store, name: str) -> list[str]:

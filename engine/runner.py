@@ -226,15 +226,12 @@ class Runner:
             stuck=self._attempts.stuck,
             release_after_s=self._release_after_s,
             stopping=self._stop_by is not None,
-            suspects_wait=a_suspect_waits(self.state) and not self._enter_lane(),
+            suspects_wait=a_suspect_waits(self.state) and not self._lane.enter(self.state["job_id"], self._inbox.wake),
             answers=self._asking.answers,
             items=self._asking.items,
             unfit=unfit_signals(self.state, self._shape, self._definition) if self.state["signals"] else {},
             interruptions_max=self._settings.interruptions_max,
         )
-
-    def _enter_lane(self) -> bool:
-        return self._lane.enter(self.state["job_id"], self._inbox.wake)
 
     # --- append ------------------------------------------------------------------------------------------------------
 
@@ -321,9 +318,10 @@ class Runner:
 
     def _cancel_if_due(self) -> None:
         """Where the job is cancelled, or has had its time: ask what runs to stop, and give it some time for that."""
-        if self._cancel_by is None and (
-            self.state["requested"] == "cancel" or job_is_late(self.state, self._decided_at)
-        ):
+        asked = self.state["requested"] == "cancel" or job_is_late(self.state, self._decided_at)
+        if self.state["undoing"]:  # that goes on to its end
+            self._cancel_by = None
+        elif asked and self._cancel_by is None:
             self._cancel_by = self._loop.time() + self._settings.grace_s
             self._attempts.cancel_all()
 

@@ -9,10 +9,12 @@ writer, the attempt has the turn from the beginning, so that nothing of the job'
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import wait
 from typing import Any, NamedTuple, Protocol, Self
 
 from steplog.engine import facts as fact
@@ -24,6 +26,8 @@ from steplog.eventstore.events import Event
 from steplog.eventstore.store import Append, Code, Store, StoreTransaction
 
 _BEGIN_AGAIN_S = 0.2
+_LOOK_AGAIN_S = 1.0
+"""How often a handler's thread looks whether the run that it waits for is still there."""
 
 logger = logging.getLogger("steplog.engine")
 
@@ -44,8 +48,21 @@ def append_and_commit(transaction: StoreTransaction, item: Append) -> Ending:
 
 
 def _awaited(recording: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop) -> bool:
-    """What it comes to in the loop, for a handler's thread that waits for it."""
-    return asyncio.run_coroutine_threadsafe(recording, loop).result()
+    """What it comes to in the loop, for a handler's thread that waits for it.
+
+    Raises TransactionClosed where the loop is closed, and with it the run: nobody will record anything any more.
+    """
+    try:
+        recorded = asyncio.run_coroutine_threadsafe(recording, loop)
+    except RuntimeError:
+        recording.close()
+        raise TransactionClosed from None
+    while not wait([recorded], _LOOK_AGAIN_S).done:
+        if loop.is_closed():
+            if inspect.getcoroutinestate(recording) == inspect.CORO_CREATED:
+                recording.close()
+            raise TransactionClosed
+    return recorded.result()
 
 
 class Recorder(Protocol):

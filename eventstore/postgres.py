@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
@@ -78,7 +79,7 @@ from {s}.append($1, $2, $3, $4, $5, $6, $7, $8)
 """
 _APPEND_ONE = "select {s}.append_one($1, $2, $3, $4, $5, $6, $7, $8)"
 _CREATE_JOB = "select code, job_id::text from {s}.create_job(%s)"
-_CREATE_JOBS = "select place, code, job_id::text from {s}.create_jobs(%s) order by place"
+_CREATE_JOBS = "select place, code, job_id::text from {s}.create_jobs(%s, %s) order by place"
 _APPEND_TO_HEAD = "select true from {s}.append_to_head(%s)"
 _PRUNE = "select {s}.prune_job(%s, %s, %s)"
 _PRUNED = "select version, hash from {s}.pruned where job_id = %s"
@@ -138,23 +139,13 @@ class PostgresStore:
     # --- writing the log ---------------------------------------------------------------------------------------------
 
     def create(self, job: NewJob) -> str:
-        def stored(run: Run) -> tuple[str, str]:
-            code, job_id = run(_CREATE_JOB, [job_document(job)])[0]
-            data_keys.insert_of(run, [job] if code == "stored" else [])
-            return code, job_id
-
-        created = _created(job, *self._connections.transaction(stored))
+        (created,) = self.create_many([job])
         if isinstance(created, StoreError):
             raise created
         return created
 
     def create_many(self, batch: Sequence[NewJob]) -> list[str | StoreError]:
-        def stored(run: Run) -> list[tuple[int, str, str]]:
-            rows = run(_CREATE_JOBS, [job_documents(batch)])
-            data_keys.insert_of(run, [batch[place - 1] for place, code, _ in rows if code == "stored"])
-            return [(place, code, job_id) for place, code, job_id in rows]
-
-        rows = self._connections.transaction(stored)
+        rows = self._connections.transaction(lambda run: _create(run, batch))
         if [place for place, _, _ in rows] != list(range(1, len(batch) + 1)):
             raise OutcomeUnknown(f"{len(rows)} answers came back that do not belong to the {len(batch)} jobs sent")
         return [_created(job, code, job_id) for job, (_, code, job_id) in zip(batch, rows, strict=True)]
@@ -383,6 +374,16 @@ class PostgresStore:
     def _read(self) -> Run:
         """Runs one statement that may be run twice."""
         return self._connections.rows
+
+
+def _create(run: Run, batch: Sequence[NewJob]) -> list[tuple[Any, ...]]:
+    """What became of each: its place in the batch, a code, the id of the job that there is. One alone costs less so."""
+    if len(batch) == 1:
+        rows = [(1, *row) for row in run(_CREATE_JOB, [job_document(batch[0])])]
+    else:
+        rows = run(_CREATE_JOBS, job_documents(batch))
+    data_keys.insert_of(run, [batch[place - 1] for place, code, _ in rows if code == "stored"])
+    return rows
 
 
 def _created(job: NewJob, code: str, job_id: str) -> str | StoreError:

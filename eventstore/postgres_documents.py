@@ -49,22 +49,21 @@ def item_parameters(item: Append) -> list[bytes]:
 
 def job_document(job: NewJob) -> Json:
     """What the database's `create_job` takes."""
-    return _document(_job(job))
+    return _document({"head": _new_head(job), "input_hash": job.input_hash, "events": _events(job.events)})
 
 
-def job_documents(jobs: Sequence[NewJob]) -> Json:
+def job_documents(jobs: Sequence[NewJob]) -> list[Json]:
     """What the database's `create_jobs` takes."""
-    return _document([_job(job) for job in jobs])
+    heads = [{"input_hash": job.input_hash, **_new_head(job)} for job in jobs]
+    events = [{"job_id": job.job_id, **event} for job in jobs for event in _events(job.events)]
+    return [_document(heads), _document(events)]
 
 
-def _job(job: NewJob) -> dict[str, Any]:
-    end = end_of(job.events, Position())
-    head = _head(job.job_id, end, job.columns)
+def _new_head(job: NewJob) -> dict[str, Any]:
+    head = _head(job.job_id, end_of(job.events, Position()), job.columns)
     if job.claim:
-        head |= _owner(job.claim.epoch, job.claim.claim_id, job.claim.worker_id)
-    else:
-        head |= _owner(job.epoch, None, None)
-    return {"head": head, "input_hash": job.input_hash, "events": _events(job.events)}
+        return head | _owner(job.claim.epoch, job.claim.claim_id, job.claim.worker_id)
+    return head | _owner(job.epoch, None, None)
 
 
 def head_document(

@@ -25,6 +25,8 @@ PAGE_ITEMS = 256
 """Settled items that are kept, and copied, together."""
 
 _KEPT = tuple(SettledItem.__annotations__)
+_OF_ONE_JOB = ("started_version", "cursor", "draft")
+"""What a fork does not take over of an item that is done."""
 
 
 class Item(NamedTuple):
@@ -161,6 +163,12 @@ def results_of(sub_step: SubStepState) -> Any:
     return [record.get("result") for record in done if record and record["status"] == "completed"]
 
 
+def latest_generation(sub_step: SubStepState) -> int:
+    """The highest of the group's and its items': one that is higher was never given to any of them."""
+    items = items_of(sub_step) if sub_step["items"] is not None else ()
+    return max((sub_step["generation"], *(item.state["generation"] for item in items)))
+
+
 # --- how events change them: the sub-step itself is owned -------------------------------------------------------------
 
 
@@ -200,8 +208,8 @@ def _as_inherited(item: Item) -> dict[str, Any]:
     named = {"key": item.key, "input": item.input}
     if item.state["status"] not in ("completed", "skipped"):
         return named
-    fresh = new_sub_step()
-    return {**named, **{name: value for name, value in _record(item.state, fresh).items() if name != "started_version"}}
+    record = _record(item.state, new_sub_step())
+    return {**named, **{name: value for name, value in record.items() if name not in _OF_ONE_JOB}}
 
 
 def move(sub_step: SubStepState, key: str, status: SubStepStatus) -> SubStepState:

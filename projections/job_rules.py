@@ -12,8 +12,8 @@ from steplog.projections import fan_out, undoing
 from steplog.projections.context_rules import OPERATOR, write_context, writer_of
 from steplog.projections.outset import Outset
 from steplog.projections.plan import Plan
-from steplog.projections.state import State, SubStepState
-from steplog.projections.sub_step_rules import status_changes, wake
+from steplog.projections.state import State
+from steplog.projections.sub_step_rules import give_time, status_changes, wake
 
 Rule = Callable[[State, Event, dict[str, Any]], None]
 
@@ -168,31 +168,28 @@ def _resumed(state: State, event: Event, data: dict[str, Any]) -> None:
         for name in phase["suspended"]:
             phase["sub_steps"][name]["interruptions"] = 0
             phase["sub_steps"][name]["reason"] = None
-            _count_anew(state, event, f"{plan['name']}/{name}", phase["sub_steps"][name])
+            give_time(state, event, f"{plan['name']}/{name}", phase["sub_steps"][name])
         for name in phase["in_progress"]:
             fan_out.count_anew(phase["sub_steps"][name])
+            give_time(state, event, f"{plan['name']}/{name}", phase["sub_steps"][name])
         if phase["status"] == "failed":
             phase["status"] = "in_progress"
             phase["completed_at"] = None
             for step in plan["sub_steps"]:
                 if step["name"] in phase["failed"] and not step["optional"]:
-                    _try_again(state, plan["name"], step["name"])
+                    _try_again(state, event, plan["name"], step["name"])
 
 
-def _try_again(state: State, phase: str, name: str) -> None:
+def _try_again(state: State, event: Event, phase: str, name: str) -> None:
     """A sub-step is pending again; a fan-out goes on with what it has not done."""
     expanded = fan_out.is_expanded(state["phases"][phase]["sub_steps"][name])
     sub_step = status_changes(state, phase, name, "in_progress" if expanded else "pending")
-    if expanded:
-        fan_out.try_again(sub_step)
     sub_step["failures"] = sub_step["interruptions"] = 0
     sub_step["completed_at"] = None
     sub_step["deadline_at"] = None
-
-
-def _count_anew(state: State, event: Event, key: str, sub_step: SubStepState) -> None:
-    if key in state["deadlines"]:
-        sub_step["deadline_at"] = later(event.recorded_at, state["deadlines"][key])
+    if expanded:
+        fan_out.try_again(sub_step)
+        give_time(state, event, f"{phase}/{name}", sub_step)
 
 
 def _plan_adopted(state: State, event: Event, data: dict[str, Any]) -> None:

@@ -141,6 +141,9 @@ class SettledItem(TypedDict, total=False):
     result: Any
     error: dict[str, Any] | None
     reason: str | None
+    cursor: Any
+    draft: dict[str, Any] | None
+    """Of one that failed: where its next attempt goes on, should it have one."""
 
 
 class PhaseState(TypedDict):

@@ -149,9 +149,13 @@ def _started(state: State, event: Event, data: dict[str, Any]) -> None:
 
 def _begin_to_count(state: State, event: Event, data: dict[str, Any], sub_step: SubStepState) -> None:
     """From the first start on, a sub-step with a deadline has so much time for all its attempts."""
-    seconds = state["deadlines"].get(f"{data['phase']}/{data['sub_step']}")
-    if seconds is not None:
-        sub_step["deadline_at"] = later(event.recorded_at, seconds)
+    give_time(state, event, f"{data['phase']}/{data['sub_step']}", sub_step)
+
+
+def give_time(state: State, event: Event, key: str, sub_step: SubStepState) -> None:
+    """If it has a deadline, that counts from the event on."""
+    seconds = state["deadlines"].get(key)
+    sub_step["deadline_at"] = None if seconds is None else later(event.recorded_at, seconds)
 
 
 def _waiting(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -229,8 +233,9 @@ def _retry_scheduled(state: State, event: Event, data: dict[str, Any]) -> None:
 def _group_again(state: State, event: Event, data: dict[str, Any]) -> None:
     """A person lets the items that failed run again."""
     sub_step = _moved(state, data, "in_progress")
-    sub_step["completed_at"] = sub_step["deadline_at"] = None
+    sub_step["completed_at"] = None
     sub_step["failures"] = 0
+    _begin_to_count(state, event, data, sub_step)
     fan_out.try_again(sub_step, data["retry_at"])
     wake(state, event)
 
@@ -257,7 +262,7 @@ def _reset(state: State, event: Event, data: dict[str, Any]) -> None:
         phase = state["phases"][phase_name]
         old = status_changes(state, phase_name, name, "pending")
         fresh = new_sub_step()
-        fresh["generation"] = old["generation"] + 1
+        fresh["generation"] = fan_out.latest_generation(old) + 1
         fresh["key_generation"] = old["key_generation"] if data.get("same_key") else fresh["generation"]
         fresh["attempts"] = old["attempts"]
         phase["sub_steps"][name] = fresh
@@ -282,7 +287,8 @@ def _reset_items(state: State, event: Event, data: dict[str, Any]) -> None:
     (key,) = data["sub_steps"]
     phase_name, _, name = key.partition("/")
     sub_step = status_changes(state, phase_name, name, "in_progress")
-    sub_step["completed_at"] = sub_step["deadline_at"] = None
+    sub_step["completed_at"] = None
+    give_time(state, event, key, sub_step)
     fan_out.begin_anew(sub_step, data["items"], same_key=data.get("same_key", False))
     items = {place_of(phase_name, name, item) for item in data["items"]}
     _forget_writes(state, items.__contains__)

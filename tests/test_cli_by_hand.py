@@ -137,7 +137,8 @@ def test_the_same_request_is_done_once(steplog: Run) -> None:
             "result of before/fry refused: Input should be a valid int",
         ),
         (["complete", "@last", "chop"], 4, "it has settled: only a reset makes it undone; allowed now: "),
-        (["fail", "@last", "fry"], 4, "allowed now: retry, skip, complete, reset"),
+        (["fail", "@last", "fry"], 4, "it has failed already; allowed now: retry, skip, complete, reset"),
+        (["complete", "@last", "fry"], 2, "give a value that fits: it is JSON"),
         (["retry", "@last", "--sub-step", "chop"], 4, "reset it"),
         (["pause", "@last"], 4, "it stands still already; allowed now: resume, cancel, retry"),
         (["pause", "@last", "--by", "engine"], 2, "by refused"),
@@ -254,3 +255,10 @@ def test_without_the_code_values_are_plain_json(steplog: Run, tmp_path: Path) ->
 def test_a_reason_to_resume_is_in_the_log(steplog: Run) -> None:
     steplog("resume", "@last", "--reason", "a new pan", exits=1)
     assert last_event(steplog, "JobResumed")["reason"] == "a new pan"
+
+
+def test_a_job_that_has_ended_is_not_resumed_and_says_what_may_be_done_instead(steplog: Run) -> None:
+    steplog("cancel", "@last")
+    assert (
+        "cannot resume: it has ended: reset a sub-step to open it again" in steplog("resume", "@last", exits=4).stderr
+    )

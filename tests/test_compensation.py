@@ -12,11 +12,13 @@ from shown_jobs import step_plan
 from steplog import Context, Fatal, Retry, Skip, Step, Transaction, Workflow, result
 from steplog.engine import actions, operators
 from steplog.engine.allowed import allowed_actions, allowed_sub_step_actions
+from steplog.engine.claiming import claim_of
 from steplog.engine.decider import in_progress, next_due
 from steplog.engine.errors import ActionRefused, DefinitionError
 from steplog.engine.fork import fork
-from steplog.engine.history import load
+from steplog.engine.history import Loaded, load
 from steplog.engine.jobs import resume_blocking
+from steplog.eventstore.chain import Position
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import Store
 from steplog.projections.resume_point import resume_point
@@ -285,6 +287,62 @@ def test_a_compensation_in_a_transaction_has_its_effect_with_its_completion(stor
     assert other.run(store=store).result(count) == 0
 
 
+def test_a_checkpoint_of_a_compensation_is_not_kept_and_commits_nothing(store: Store) -> None:
+    wf: Workflow[Any, Any] = Workflow("half way", compensate_on=["failed"])
+    first, second = wf.phase("first"), wf.phase("second")
+    cursors: list[Any] = []
+
+    @first.sub_step
+    def insert(tx: Transaction) -> None:
+        tx.execute("create table keys (name text)")
+
+    @first.compensate(insert, retry=NO_WAIT)
+    def note(step: Step, tx: Transaction) -> None:
+        cursors.append(step.cursor)
+        tx.execute("insert into keys (name) values (%s)", ["blue"])
+        step.checkpoint(1)
+        if step.attempt == 1:
+            raise ConnectionError("half-way")
+
+    @second.sub_step
+    def fails() -> None:
+        raise Fatal("at last")
+
+    job = wf.run(store=store)
+    assert (job.status, cursors) == ("failed", [None, None])
+    assert of(store, job.job_id)[-1] == "Completed insert"
+    other: Workflow[Any, Any] = Workflow("looks")
+
+    @other.sub_step
+    def count(tx: Transaction) -> Any:
+        return tx.execute("select count(*) from keys").fetchall()[0][0]
+
+    assert other.run(store=store).result(count) == 1
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["a late job", "a cancelled job"])
+def test_undoing_may_take_longer_than_what_runs_is_given_to_stop(steplog: Kit, late: bool) -> None:
+    wf: Workflow[Any, Any] = Workflow("patient", compensate_on=["failed", "cancelled"], deadline="1h" if late else None)
+    undone: list[int] = []
+
+    @wf.sub_step
+    def work() -> None: ...
+
+    @wf.compensate(work)
+    async def undo(step: Step) -> None:
+        await asyncio.sleep(3600)
+        undone.append(step.attempt)
+
+    @wf.sub_step(after=[work])
+    async def goes_on(step: Step) -> None:
+        if not late:
+            operators.cancel(steplog.store, step.job_id, by="anna", clock=steplog.clock)
+        await asyncio.sleep(7200)
+
+    job = steplog.run_blocking(wf)
+    assert (job.status, undone) == ("failed" if late else "cancelled", [1])
+
+
 # --- crashes ---------------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +382,15 @@ def test_a_compensation_that_kills_its_worker_parks_the_job() -> None:
     assert "the compensation of a/two was interrupted 3 times" in (job.state["reason"] or "")
     job.append(*actions.resume(job.state, ANNA))
     assert [of.attempt for of in in_progress(job.claim().state)] == [4]
+
+
+def test_who_takes_over_a_job_decides_nothing_before_it_owns_it(steplog: Kit) -> None:
+    """Parked in the append that claims it, the job would have had an owner for as long as that worker lives."""
+    job = failed_with_two_done().dies().dies()
+    before = Loaded(job.state, Position(job.state["version"], "0" * 64), 0)
+    claimed, item = claim_of(steplog.clock, "w9", before, job.state["epoch"])
+    assert [event.type for event in item.events] == ["JobClaimed", "CompensationInterrupted"]
+    assert claimed.state["status"] == "compensating"
 
 
 def test_a_compensation_handed_back_goes_on_with_the_next_owner() -> None:

@@ -162,9 +162,17 @@ def test_axe_finds_nothing_that_keeps_people_out(
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     paths = (
-        "/jobs", f"/jobs/{job_id}", f"/jobs/{job_id}?at=5&since=2", f"/jobs/{job_id}/events", "/workflows",
-        "/workflows/registration", "/system", f"/jobs/{hostile}", f"/jobs/{job_id}/do/reset?sub_step=prepare/price", "/login",
-    )  # fmt: skip
+        "/jobs",
+        f"/jobs/{job_id}",
+        f"/jobs/{job_id}?at=5&since=2",
+        f"/jobs/{job_id}/events",
+        "/workflows",
+        "/workflows/registration",
+        "/system",
+        f"/jobs/{hostile}",
+        f"/jobs/{job_id}/do/reset?sub_step=prepare/price",
+        "/login",
+    )
     for path in paths:
         browser.get(f"{address}{path}")
         browser.execute_cdp_cmd("Runtime.evaluate", {"expression": axe})

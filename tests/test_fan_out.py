@@ -26,7 +26,7 @@ from steplog.eventstore.clock import later
 from steplog.eventstore.events import Event
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import Store
-from steplog.projections.fan_out import counts_of, items_of
+from steplog.projections.fan_out import counts_of, item_of, items_of
 from steplog.projections.plan import Key
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.resume_point import resume_point
@@ -237,7 +237,7 @@ def test_sixteen_run_at_once_where_nothing_is_said(sqlite_store: SQLiteStore) ->
 
 def test_an_item_that_fails_for_good_lets_no_other_begin_and_resuming_runs_what_is_left(store: Store) -> None:
     broken = {"dish 2"}
-    wf, calls = importing(broken)
+    wf, calls = importing(broken, parallel=1)
 
     failed = wf.run(store=store)
 
@@ -246,7 +246,7 @@ def test_an_item_that_fails_for_good_lets_no_other_begin_and_resuming_runs_what_
     assert error is not None
     assert error["message"] == "1 of 7 items failed: dish 2: ValueError no price"
     assert calls["dish 2"] == 2
-    assert calls["dish 6"] == 0
+    assert calls["dish 3"] == 0
     broken.clear()
     resumed = resume_blocking(wf, failed.job_id, store, by="anna")
     assert resumed.result(wf.sub_steps["main/total"]) == sum(range(7))
@@ -357,6 +357,23 @@ def test_the_deadline_of_a_fan_out_is_for_all_its_items(sqlite_store: SQLiteStor
     assert statuses(state, "main/work") == {"0": "completed", "1": "interrupted", "2": "pending"}
 
 
+def test_a_person_who_lets_a_fan_out_go_on_gives_it_its_time_again() -> None:
+    """Its deadline stands in the state: it began with the listing, and begins again with what a person does."""
+    steps = [step_plan("import_dish", map={"parallel": 1}, deadline_s=60.0)]
+    paused = Job({"phases": [{"name": "main", "sub_steps": steps}]}).claim()
+    began = paused.of(KEY)["deadline_at"]
+    failed = Job({"phases": [{"name": "main", "sub_steps": steps}]}).claim().item_fails("i0")
+    assert failed.state["status"] == "failed"
+
+    paused.append(*actions.pause(paused.state, ANNA))
+    paused.item_completes("i0")
+    paused.append(*actions.resume(paused.state, ANNA))
+    failed.append(*actions.resume(failed.state, ANNA))
+
+    for job in (paused, failed):
+        assert job.of(KEY)["deadline_at"] == later(job.state["recorded_at"], 60.0) > began
+
+
 def test_a_timeout_is_for_each_attempt_of_an_item(sqlite_store: SQLiteStore) -> None:
     wf = Workflow("slow")
 
@@ -453,6 +470,28 @@ def test_an_expansion_that_was_cut_off_goes_on_or_begins_anew() -> None:
     assert job.of(KEY)["items"]["keys"] == ["other", "k1", "k2", "k3", "k4"]
 
 
+def test_while_a_long_list_is_recorded_another_fan_out_waits_for_its_own() -> None:
+    """It is no plain sub-step meanwhile: without items there is nothing to call its handler with."""
+    steps = [step_plan("import_dish", map={"parallel": 1}), step_plan("draw_dish", map={"parallel": 1})]
+    job = Job({"phases": [{"name": "main", "sub_steps": steps}]})
+    job.items[KEY] = [Listed(f"k{number}", number) for number in range(9500)]
+
+    job.claim()
+    assert types(job.decided) == ["PhaseStarted", *["SubStepExpanded"] * 8]
+    assert types(job.decide().decided) == [*["SubStepExpanded"] * 3, *["SubStepStarted"] * 2]
+    assert {of.item for of in in_progress(job.state)} == {"k0", "i0"}
+
+
+def test_an_item_that_failed_for_good_goes_on_from_its_checkpoint_once_it_may() -> None:
+    job = Job({"phases": [{"name": "main", "sub_steps": [step_plan("import_dish", map={"parallel": 1})]}]}).claim()
+    (of,) = in_progress(job.state)
+    job.decide(fact.CheckpointReached(of, 7, {"seen": ["a"]})).item_fails("i0")
+    job.append(*actions.resume(job.state, ANNA))
+    job.claim()
+    item = item_of(job.of(KEY), "i0")
+    assert (item["status"], item["cursor"], item["draft"]) == ("in_progress", 7, {"set": {"seen": ["a"]}})
+
+
 def test_items_that_kill_their_worker_run_one_at_a_time_and_park_the_job() -> None:
     plan = {"phases": [{"name": "main", "sub_steps": [step_plan("import_dish", map={"parallel": 3})]}]}
     job = Job(plan).claim()
@@ -544,6 +583,24 @@ def test_a_reset_lists_the_items_anew_in_a_new_generation(sqlite_store: SQLiteSt
 
     assert resume_blocking(wf, job_id, sqlite_store, by="anna").result(work) == ["a", "b"]
     assert [event.data["generation"] for event in events_of(sqlite_store, job_id, "SubStepStarted")] == [1, 2, 2]
+
+
+def test_items_that_had_a_life_of_their_own_get_a_key_that_none_of_them_had(sqlite_store: SQLiteStore) -> None:
+    broken = {"dish 2"}
+    wf, _ = importing(broken)
+    job_id = wf.run(store=sqlite_store).job_id
+    operators.set_context(sqlite_store, job_id, {"first": "edited"}, by="anna")
+    broken.clear()
+    resume_blocking(wf, job_id, sqlite_store, by="anna")
+
+    operators.reset(sqlite_store, job_id, "import_dish", by="anna")
+    resume_blocking(wf, job_id, sqlite_store, by="anna")
+
+    started = events_of(sqlite_store, job_id, "SubStepStarted")
+    keys = [event.data["idempotency_key"] for event in started if event.data.get("item") == "dish 2"]
+    assert len(keys) == 4, "two attempts, one after the edit, one after the reset"
+    assert len(set(keys)) == 3
+    assert [event.data["generation"] for event in started if event.data.get("item") == "dish 0"] == [1, 3]
 
 
 def test_a_fork_inherits_what_the_items_have_done_and_runs_the_rest(sqlite_store: SQLiteStore) -> None:

@@ -25,7 +25,8 @@ MET = (
     *("retry", "timeout", "skip", "late outcome", "checkpoint", "context refused"),
     *("operator", "by hand: set", "by hand: complete", "by hand: skip", "by hand: fail", "reset", "resume"),
     *("transaction committed", "commit unknown", "wait", "signal", "no signal in time", "deadline"),
-    *("lines", "progress", "fork", "input edited"),
+    *("lines", "progress", "fork", "input edited", "fan-out", "given back"),
+    *("undoing", "undoing failed", "undoing interrupted", "parked undoing"),
     *("completed", "failed", "parked", "paused", "cancelled"),
 )
 """Faults, turns and ends that the stories are about."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from transactional_stores import Commit, MeddledTransactions, effects, make_table, postgres_beside
@@ -27,12 +28,15 @@ from steplog import (
     Workflow,
     result,
 )
+from steplog.engine import transactional
+from steplog.engine.facts import AttemptId, CheckpointReached
 from steplog.engine.history import load
 from steplog.engine.jobs import prepare, recorded_input, resume_blocking
+from steplog.engine.transactional import TransactionalAttempt
 from steplog.engine.worker import Worker
 from steplog.eventstore.chain import seal
 from steplog.eventstore.clock import SystemClock
-from steplog.eventstore.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from steplog.eventstore.errors import OutcomeUnknown, StoreError, StoreUnavailable, TransactionClosed
 from steplog.eventstore.events import ContextChanged, EventData, SubStepSkipped
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import HeadQuery, Proposal, Store
@@ -438,6 +442,37 @@ def test_a_checkpoint_of_an_attempt_that_was_settled_otherwise_commits_nothing(s
 
     assert (job.status, effects(store)) == ("completed", [])
     assert not {"SubStepCheckpointed", "LateOutcome"} & set(types_of(store, job.job_id))
+
+
+@pytest.mark.parametrize("asked_first", [False, True], ids=["closed before", "closed before it got to it"])
+def test_a_checkpoint_of_a_handler_that_outlives_its_run_is_not_waited_for(
+    asked_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread cannot be killed: it may come to its checkpoint when the loop is closed that was to record it."""
+    loop = asyncio.new_event_loop()
+    ask = asyncio.run_coroutine_threadsafe
+
+    def ask_and_close(recording: Any, of: asyncio.AbstractEventLoop) -> Any:
+        asked = ask(recording, of) if asked_first else None
+        loop.close()
+        return asked or ask(recording, of)
+
+    async def begin() -> TransactionalAttempt:
+        return TransactionalAttempt(MemoryStore(SystemClock()), cast(Any, None), None)
+
+    attempt = loop.run_until_complete(begin())
+    refused: list[str] = []
+
+    def handler() -> None:
+        with pytest.raises(TransactionClosed) as told:
+            attempt.checkpoint(CheckpointReached(AttemptId("main", "book", 1, 1), 1, {}))
+        refused.append(str(told.value))
+
+    monkeypatch.setattr(transactional, "_LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", ask_and_close)
+    assert attempt.run(handler) is None
+    gc.collect()
+    assert refused == [str(TransactionClosed())]
 
 
 # --- commits nobody knows of -----------------------------------------------------------------------------------------

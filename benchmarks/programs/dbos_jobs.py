@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig
 from dbos._dbos import _get_dbos_instance  # its connection, to read the settings back from
-from program import Measured, Stopwatch, Work, main, settings_of_postgres, settings_of_sqlite
+from program import Measured, Stopwatch, Work, at_once, main, settings_of_postgres, settings_of_sqlite
 
 
 @DBOS.step()
@@ -42,11 +42,7 @@ def measure(work: Work) -> Measured:
 async def measured(work: Work, watch: Stopwatch) -> None:
     await chain(work.steps)
     with watch.running():
-        done = 0
-        while done < work.jobs:
-            together = min(work.at_once, work.jobs - done)
-            await asyncio.gather(*(chain(work.steps) for _ in range(together)))
-            done += together
+        await at_once(lambda: chain(work.steps), work)
 
 
 def settings_of(engine: Any) -> dict[str, str]:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from uuid import uuid4
 
 import psycopg
-from program import Measured, Stopwatch, Work, main, settings_of_postgres, settings_of_sqlite
+from program import Measured, Stopwatch, Work, at_once, main, settings_of_postgres, settings_of_sqlite
 from step_rows import TABLE, payload
 
 Row = tuple[str, int, str]
@@ -43,7 +43,7 @@ async def timed(work: Work, write: Write) -> float:
     writer.start()
     watch = Stopwatch()
     with watch.running():
-        await asyncio.gather(*(produce(waiting, work.steps) for _ in range(work.jobs)))
+        await at_once(lambda: produce(waiting, work.steps), work)
     waiting.put(None)
     writer.join()
     return watch.seconds

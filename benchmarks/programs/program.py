@@ -6,13 +6,16 @@ JSON line: how many units took how many seconds, and the durability settings it 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -53,6 +56,19 @@ class Stopwatch:
         started = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - started
+
+
+async def at_once(run: Callable[[], Awaitable[T]], work: Work) -> list[T]:
+    """What the work's jobs return, as many of them under way at any time as it says."""
+    returned: list[T] = []
+    jobs = iter(range(work.jobs))
+
+    async def one_after_the_other() -> None:
+        for _ in jobs:
+            returned.append(await run())
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(work.at_once)))
+    return returned
 
 
 def main(measure: Callable[[Work], Measured]) -> None:

@@ -11,7 +11,7 @@ import httpx
 import hypercorn
 import hypercorn.asyncio
 import restate
-from program import Measured, Stopwatch, Work, main
+from program import Measured, Stopwatch, Work, at_once, main
 
 CALL_S_MAX = 300.0
 
@@ -52,11 +52,7 @@ async def measured(work: Work) -> Measured:
         (await http.post(f"{admin}/deployments", json={"uri": f"http://127.0.0.1:{port}"})).raise_for_status()
         await call(http, f"{ingress}/{name}/chain", work.steps)
         with watch.running():
-            done = 0
-            while done < work.jobs:
-                together = min(work.at_once, work.jobs - done)
-                await asyncio.gather(*(call(http, f"{ingress}/{name}/chain", work.steps) for _ in range(together)))
-                done += together
+            await at_once(lambda: call(http, f"{ingress}/{name}/chain", work.steps), work)
     stop.set()
     await serving
     return Measured(work.jobs * work.steps, watch.seconds, {"its own log": "default settings"})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
-from program import Measured, Stopwatch, Work, main
+from program import Measured, Stopwatch, Work, at_once, main
 from steplog_stores import durability_of, opened
 
 from steplog import JobHandle, Workflow
@@ -29,19 +30,11 @@ def chain(steps: int) -> Workflow[Any, Any]:
 def measure(work: Work) -> Measured:
     with opened(work.store) as store:
         workflow, watch = chain(work.steps), Stopwatch()
-        asyncio.run(run_jobs(workflow, store, 2, 1))
+        asyncio.run(at_once(lambda: workflow.arun(store=store), replace(work, jobs=2, at_once=1)))
         with watch.running():
-            jobs = asyncio.run(run_jobs(workflow, store, work.jobs, work.at_once))
+            jobs = asyncio.run(at_once(lambda: workflow.arun(store=store), work))
         refuse_what_is_not_in_the_log(store, jobs, work.steps)
         return Measured(work.jobs * work.steps, watch.seconds, durability_of(store), warm_up=2 * work.steps)
-
-
-async def run_jobs(workflow: Workflow[Any, Any], store: Store, jobs: int, at_once: int) -> list[JobHandle[Any]]:
-    ended: list[JobHandle[Any]] = []
-    while len(ended) < jobs:
-        together = min(at_once, jobs - len(ended))
-        ended += await asyncio.gather(*(workflow.arun(store=store) for _ in range(together)))
-    return ended
 
 
 def refuse_what_is_not_in_the_log(store: Store, jobs: list[JobHandle[Any]], steps: int) -> None:

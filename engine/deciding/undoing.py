@@ -38,11 +38,8 @@ def go_on(draft: Draft) -> None:
         compensation = sub_step_of(draft.state, key)["compensation"]
         if compensation is not None and not _is_due(draft, key, compensation):
             return
-        if draft.situation.stopping:
-            return
         _start(draft, key)
-    if draft.state["status"] == "compensating":
-        _end(draft)
+    _end(draft)
 
 
 def _is_due(draft: Draft, key: Key, compensation: CompensationState) -> bool:

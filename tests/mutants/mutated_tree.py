@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 from mutants.mutant import ROOT, Mutant
 
 RUN_S_MAX = 60
+SIMULATION_S_MAX = 600
 NO_FAILURE_OF_A_TEST = (
     "ImportError",
     "IndentationError",
@@ -92,6 +93,11 @@ class MutatedTree:
         exit_code, output = self._wait_for(command, seconds_max)
         passed, caught_by, why = self._reported()
         return Outcome(exit_code, passed, caught_by, why, time.monotonic() - started, output)
+
+    def simulate(self, seeds: int) -> str:
+        """What the simulation in the copy says of so many stories."""
+        command = [sys.executable, "tests/simulation", "--seeds", str(seeds), "--jobs", "1", "--branches", "0"]
+        return self._wait_for(command, SIMULATION_S_MAX)[1]
 
     def _wait_for(self, command: list[str], seconds_max: float) -> tuple[int, str]:
         with subprocess.Popen(

@@ -7,16 +7,22 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 sys.path[:1] = [str(Path(__file__).resolve().parents[1])]
 
 from simulation.simulate import Verdict, judge_seed, quietly, replay, shrunk
 
+T = TypeVar("T")
+
 AT_ONCE = 250
 """Seeds that a process is given together."""
+
+Judged = tuple[range, int | None, Counter[str], int, float]
+"""Seeds, the first of them that goes wrong, how many stories had what, how many events, seconds of processor time."""
 
 
 def main() -> int:
@@ -36,24 +42,26 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (one for each processor)")
     parser.add_argument("--seed", type=int, help="tell this one story, shrunk if it goes wrong")
     parser.add_argument("--whole", action="store_true", help="with --seed: do not shrink it")
-    parser.add_argument("--branches", type=int, default=1_000, help="stories for the branches of the decider (1000)")
+    parser.add_argument("--branches", type=int, default=20_000, help="at most so many for the branches of the decider")
     return parser.parse_args()
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the seeds up to the first that goes wrong, and say what they covered."""
-    started, done, covered, version_sum = time.monotonic(), 0, Counter[str](), 0
-    last = options.first + options.seeds
-    chunks = [range(first, min(first + AT_ONCE, last)) for first in range(options.first, last, AT_ONCE)]
-    for seeds, broken, shares, events in _judged(chunks, options.jobs):
+    started, done, covered, version_sum, cpu_s = time.monotonic(), 0, Counter[str](), 0, 0.0
+    for seeds, broken, shares, events, took_s in _each(
+        judge_chunk, _chunks(options.first, options.seeds), options.jobs
+    ):
         if broken is not None:
             print(f"after {done + broken - seeds.start + 1} seeds:\n{replay(broken, shrunk(judge_seed(broken)))}")
             return 1
         done += len(seeds)
         covered += shares
         version_sum += events
+        cpu_s += took_s
     seconds = time.monotonic() - started
-    print(f"{done} seeds in {seconds:.1f} s ({done / seconds:.0f} seeds/s), {version_sum / done:.1f} events each")
+    speed = f"{done / seconds:.0f} seeds/s, {done / cpu_s:.0f} for each second of processor time"
+    print(f"{done} seeds in {seconds:.1f} s ({speed}), {version_sum / done:.1f} events each")
     print("no invariant broken; share of seeds with")
     for name, count in covered.most_common():
         print(f"  {name:26}{100 * count / done:5.1f} %")
@@ -62,38 +70,49 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _judged(chunks: list[range], jobs: int) -> Iterator[tuple[range, int | None, Counter[str], int]]:
+def _chunks(first: int, count: int) -> list[range]:
+    return [range(start, min(start + AT_ONCE, first + count)) for start in range(first, first + count, AT_ONCE)]
+
+
+def _each(call: Callable[[range], T], chunks: list[range], jobs: int) -> Iterator[T]:
+    """What the call makes of each chunk, in order, as long as somebody asks."""
     if jobs == 1:
-        yield from map(judge_chunk, chunks)
+        yield from map(call, chunks)
         return
     with ProcessPoolExecutor(jobs) as pool:
         try:
-            yield from pool.map(judge_chunk, chunks)
+            yield from pool.map(call, chunks)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def judge_chunk(seeds: range) -> tuple[range, int | None, Counter[str], int]:
-    """The seeds, the first that goes wrong, how many stories had what, and how many events there were."""
+def judge_chunk(seeds: range) -> Judged:
+    """What became of the seeds, up to the first that goes wrong."""
     quietly()
-    covered, events = Counter[str](), 0
+    covered, events, started = Counter[str](), 0, time.process_time()
     for seed in seeds:
         verdict: Verdict = judge_seed(seed)
         if verdict.broken:
-            return seeds, seed, covered, events
+            return seeds, seed, covered, events, 0.0
         covered += Counter(set(verdict.covered))
         events += len(verdict.log)
-    return seeds, None, covered, events
+    return seeds, None, covered, events, time.process_time() - started
 
 
 def _say_branches(options: argparse.Namespace) -> None:
-    from simulation.branches import branches_not_taken
+    """Go on until every branch was taken, or there are no more stories."""
+    from simulation.branches import branches_taken
 
-    sample = range(options.first, options.first + min(options.branches, options.seeds))
-    missing = branches_not_taken(sample)
-    print(f"branches of the decider that {len(sample)} of them do not take: {len(missing)}")
-    for branch in missing:
-        print(f"  engine/{branch}")
+    done, missing, branches = 0, set[str](), 0
+    chunks = _chunks(options.first, min(options.branches, options.seeds))
+    for seeds, taken in zip(chunks, _each(branches_taken, chunks, options.jobs), strict=False):
+        missing = missing & taken.missing if done else taken.missing
+        done, branches = done + len(seeds), taken.branches
+        if not missing:
+            break
+    print(f"{done} of them take {branches - len(missing)} of {branches} branches of the decider")
+    for branch in sorted(missing):
+        print(f"  not taken: engine/{branch}")
 
 
 if __name__ == "__main__":

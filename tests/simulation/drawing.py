@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -12,6 +13,7 @@ from simulation.story import (
     ClaimFault,
     Deed,
     Effect,
+    FanOutStory,
     Fault,
     Log,
     Meanwhile,
@@ -25,6 +27,7 @@ from simulation.story import (
     TimeFault,
     TransactionFault,
     TurnFault,
+    UndoStory,
     WaitStory,
     Write,
 )
@@ -40,8 +43,9 @@ def draw_story(seed: int) -> Story:
     """The story of that seed, always the same."""
     random = Random(seed)
     deadline_s = random.choice((*(None,) * 12, 3.0, 12.0))
-    phases = _phases(random, late=deadline_s is not None)
-    keys = [f"{phase.name}/{step.name}" for phase in phases for step in phase.sub_steps]
+    compensate_on: Any = random.choice((*((),) * 6, ("failed",), ("cancelled", "failed"), ("cancelled", "failed")))
+    phases = _phases(random, late=deadline_s is not None, undone=bool(compensate_on))
+    keys = [key for phase in phases for step in phase.sub_steps for key in _keys(phase, step)]
     return Story(
         phases=phases,
         faults=tuple(_fault(random, keys) for _ in range(random.choice((0, 1, 1, 2, 2, 3, 4, 6)))),
@@ -51,13 +55,21 @@ def draw_story(seed: int) -> Story:
         luck=random.randrange(1 << 32),
         deadline_s=deadline_s,
         stops_writers=random.random() < 0.4,
+        compensate_on=compensate_on,
+        releases=random.random() < 0.3,
     )
+
+
+def _keys(phase: PhaseStory, step: SubStepStory) -> list[str]:
+    """What a person may name: the sub-step, and some items."""
+    key = f"{phase.name}/{step.name}"
+    return [key] if step.fan_out is None else [key, f"{key}[i0]", f"{key}[i1]"]
 
 
 # --- the workflow ----------------------------------------------------------------------------------------------------
 
 
-def _phases(random: Random, late: bool) -> tuple[PhaseStory, ...]:
+def _phases(random: Random, late: bool, undone: bool) -> tuple[PhaseStory, ...]:
     phases: list[PhaseStory] = []
     earlier: list[str] = []
     for number in range(random.choice((1, 1, 2, 2, 3))):
@@ -67,7 +79,7 @@ def _phases(random: Random, late: bool) -> tuple[PhaseStory, ...]:
             if random.random() < 0.15:
                 sub_steps.append(_waiting(random, f"s{place}", earlier))
             else:
-                sub_steps.append(_sub_step(random, f"s{place}", earlier, late))
+                sub_steps.append(_sub_step(random, f"s{place}", earlier, late, undone))
             earlier.append(f"{name}/s{place}")
         phases.append(PhaseStory(name, tuple(sub_steps), random.choice((None, None, None, 1, 2))))
     return tuple(phases)
@@ -89,7 +101,7 @@ def _edges(random: Random, earlier: list[str]) -> list[str]:
     return random.sample(earlier, min(len(earlier), random.choice((0, 0, 1, 1, 2))))
 
 
-def _sub_step(random: Random, name: str, earlier: list[str], late: bool) -> SubStepStory:
+def _sub_step(random: Random, name: str, earlier: list[str], late: bool, undone: bool) -> SubStepStory:
     edges = _edges(random, earlier)
     transactional = random.random() < 0.2
     needs = tuple(edge for edge in edges if random.random() < 0.6)
@@ -109,10 +121,36 @@ def _sub_step(random: Random, name: str, earlier: list[str], late: bool) -> SubS
         deadline_s=random.choice((*(None,) * 9, 1.0, 4.0, 10.0)),
         transactional=transactional,
         on_interrupt=random.choice(("retry",) * 6 + ("hold", "fail")),
+        fan_out=_fan_out(random) if random.random() < 0.15 else None,
+        undo=_undo(random) if undone and random.random() < 0.7 else None,
         scripts=tuple(
             _script(random, late or timeout_s is not None, transactional) for _ in range(random.choice((1, 1, 2, 3)))
         ),
     )
+
+
+def _fan_out(random: Random) -> FanOutStory:
+    listed: Any = random.choice(("plain",) * 8 + ("shifted",) * 4 + ("twice", "raises"))
+    return FanOutStory(random.choice((0, 1, 2, 3, 3, 4, 5, 6)), random.choice((1, 2, 2, 16)), listed)
+
+
+def _undo(random: Random) -> UndoStory:
+    timeout_s, transactional = random.choice((*(None,) * 4, 2.0)), random.random() < 0.2
+    return UndoStory(
+        attempts=random.choice((1, 2, 3)),
+        wait_s=random.choice((0.5, 4.0)),
+        timeout_s=timeout_s,
+        transactional=transactional,
+        scripts=tuple(_undoing(random, timeout_s is not None, transactional) for _ in range(random.choice((1, 1, 2)))),
+    )
+
+
+def _undoing(random: Random, may_time_out: bool, transactional: bool) -> Script:
+    """Seldom one that writes to the context: that is refused."""
+    script = _script(random, may_time_out, transactional)
+    if random.random() < 0.2:
+        return script
+    return replace(script, deeds=tuple(deed for deed in script.deeds if not isinstance(deed, Write)))
 
 
 def _script(random: Random, may_time_out: bool, transactional: bool) -> Script:

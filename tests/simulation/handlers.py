@@ -8,17 +8,19 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from pydantic import BaseModel
-from simulation.notes import Asked, Call, Kept, Notes, Outcome
+from simulation.notes import Asked, Call, Kept, Listed, Notes, Outcome
 from simulation.story import (
     Checkpoint,
     Deed,
     Effect,
+    FanOutStory,
     Log,
     Progress,
     Script,
     Sleep,
     Story,
     SubStepStory,
+    UndoStory,
     WaitStory,
     Write,
 )
@@ -79,7 +81,7 @@ class Surroundings(Protocol):
 
 def definition_of(story: Story, around: Surroundings) -> Definition[Given, Shared]:
     """The story's workflow."""
-    definition = Definition("simulated", Given, Shared, "1", story.deadline_s)
+    definition = Definition("simulated", Given, Shared, "1", story.deadline_s, story.compensate_on)
     declared: dict[str, AnySubStep] = {}
     for phase_story in story.phases:
         phase = definition.phase(phase_story.name, parallel=phase_story.parallel)
@@ -88,18 +90,48 @@ def definition_of(story: Story, around: Surroundings) -> Definition[Given, Share
             if told.wait is not None:
                 declared[key] = _waiting(told, told.wait, phase, key, declared, around)
                 continue
-            declare = phase.sub_step(
-                name=told.name,
-                after=[declared[edge] for edge in told.after],
-                when=_condition(told, key, around) if told.when else None,
-                optional=told.optional,
-                retry=Retry(told.attempts, told.wait_s, 2.0, 9.0, told.jitter),
-                timeout=told.timeout_s,
-                deadline=told.deadline_s,
-                on_interrupt=told.on_interrupt,
-            )
-            declared[key] = declare(_handler(told, key, declared, around))
+            declared[key] = _declare(told, phase, key, declared, around)
+            if told.undo is not None:
+                undo = told.undo
+                retry = Retry(undo.attempts, undo.wait_s, 2.0, 9.0, 0.0)
+                undoing = phase.compensate(declared[key], retry=retry, timeout=undo.timeout_s)
+                undoing(_undoing(undo, declared[key], around))
     return definition
+
+
+def _declare(
+    told: SubStepStory, phase: Phase[Given, Shared], key: str, declared: dict[str, AnySubStep], around: Surroundings
+) -> AnySubStep:
+    options: dict[str, Any] = {
+        "name": told.name,
+        "after": [declared[edge] for edge in told.after],
+        "when": _condition(told, key, around) if told.when else None,
+        "optional": told.optional,
+        "retry": Retry(told.attempts, told.wait_s, 2.0, 9.0, told.jitter),
+        "timeout": told.timeout_s,
+        "deadline": told.deadline_s,
+        "on_interrupt": told.on_interrupt,
+    }
+    if told.fan_out is None:
+        return phase.sub_step(**options)(_handler(told, key, declared, around))
+    items = _listing(told.fan_out, key, around)
+    mapped = phase.map(items=items, parallel=told.fan_out.parallel, **options)
+    sub_step: AnySubStep = mapped(_handler(told, key, declared, around))
+    return sub_step
+
+
+def _listing(fan_out: FanOutStory, key: str, around: Surroundings) -> Callable[[Job[Any, Shared]], list[str]]:
+    def items(job: Job[Any, Shared]) -> list[str]:
+        if fan_out.listed == "raises":
+            raise ZeroDivisionError("asked for")
+        first = job.context.a if fan_out.listed == "shifted" else 0
+        listed = [f"i{number}" for number in range(first, first + fan_out.items)]
+        if fan_out.listed == "twice":
+            listed += listed[:1]
+        around.notes.listed.append(Listed(around.process(), key, listed, around.version()))
+        return listed
+
+    return items
 
 
 def _waiting(
@@ -137,29 +169,78 @@ def _condition(told: SubStepStory, key: str, around: Surroundings) -> Callable[[
 
 
 def _handler(told: SubStepStory, key: str, declared: dict[str, AnySubStep], around: Surroundings) -> Callable[..., Any]:
-    """A handler whose parameters are the results that the sub-step needs."""
+    """A handler whose parameters are the results that the sub-step needs; of a fan-out, behind the item."""
 
-    async def work(step: Step[Any, Shared], **results: Any) -> Any:
-        call = _begun(key, step, results, around)
-        return await _perform(told.script(step.attempt), step, call, around)
+    def begun(step: Step[Any, Shared], item: str | None, results: dict[str, Any]) -> tuple[Script, Call]:
+        script = (told if item is None else told.of_item(item)).script(step.attempt)
+        call = _begun(key if item is None else f"{key}[{item}]", step, results, around)
+        around.notes.calls.append(call)
+        return script, call
 
-    def transact(step: Step[Any, Shared], tx: Transaction, **results: Any) -> Any:
-        call = _begun(key, step, results, around)
-        return _perform_inside(told.script(step.attempt), step, tx, call, around)
+    async def work(step: Step[Any, Shared], *, of: str | None = None, **results: Any) -> Any:
+        script, call = begun(step, of, results)
+        return await _perform(script, step, call, around)
 
+    async def work_on(item: str, step: Step[Any, Shared], **results: Any) -> Any:
+        return await work(step, of=item, **results)
+
+    def transact(step: Step[Any, Shared], tx: Transaction, *, of: str | None = None, **results: Any) -> Any:
+        script, call = begun(step, of, results)
+        return _perform_inside(script, step, tx, call, around)
+
+    def transact_on(item: str, step: Step[Any, Shared], tx: Transaction, **results: Any) -> Any:
+        return transact(step, tx, of=item, **results)
+
+    needs = {need.replace("/", "_"): _result_of(declared[need], need in told.defaults) for need in told.needs}
+    if told.fan_out is None:
+        return _asking_for(transact if told.transactional else work, needs, transactional=told.transactional)
+    on_item = transact_on if told.transactional else work_on
+    return _asking_for(on_item, needs, transactional=told.transactional, item=True)
+
+
+def _result_of(source: AnySubStep, may_be_missing: bool) -> Any:
+    return result(source, default=None) if may_be_missing else result(source)
+
+
+def _undoing(told: UndoStory, undone: AnySubStep, around: Surroundings) -> Callable[..., Any]:
+    """The handler of a compensation: it is given what its sub-step returned."""
+
+    def begun(step: Step[Any, Shared], own: Any) -> tuple[Script, Call]:
+        call = _begun(undone.key, step, {"own": own}, around)
+        around.notes.undone.append(call)
+        return told.script(step.attempt), call
+
+    async def undo(step: Step[Any, Shared], own: Any) -> Any:
+        script, call = begun(step, own)
+        return await _perform(script, step, call, around)
+
+    def undo_inside(step: Step[Any, Shared], tx: Transaction, own: Any) -> Any:
+        script, call = begun(step, own)
+        return _perform_inside(script, step, tx, call, around)
+
+    handler: Callable[..., Any] = undo_inside if told.transactional else undo
+    return _asking_for(handler, {"own": result(undone)}, transactional=told.transactional)
+
+
+def _asking_for(
+    handler: Callable[..., Any], results: dict[str, Any], *, transactional: bool, item: bool = False
+) -> Callable[..., Any]:
+    """The handler with a signature that says what it is to be given."""
     kind = inspect.Parameter
-    handler: Callable[..., Any] = transact if told.transactional else work
-    parameters = [kind(name, kind.POSITIONAL_OR_KEYWORD) for name in ("step", "tx")[: 1 + told.transactional]]
-    for need in told.needs:
-        marker = result(declared[need], default=None) if need in told.defaults else result(declared[need])
-        parameters.append(kind(need.replace("/", "_"), kind.KEYWORD_ONLY, default=marker))
-    handler.__annotations__ = {"step": Step, **({"tx": Transaction} if told.transactional else {})}
+    named: dict[str, Any] = {
+        **({"item": str} if item else {}),
+        "step": Step,
+        **({"tx": Transaction} if transactional else {}),
+    }
+    parameters = [kind(name, kind.POSITIONAL_OR_KEYWORD) for name in named]
+    parameters += [kind(name, kind.KEYWORD_ONLY, default=marker) for name, marker in results.items()]
+    handler.__annotations__ = named
     handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return handler
 
 
 def _begun(key: str, step: Step[Any, Shared], results: dict[str, Any], around: Surroundings) -> Call:
-    call = Call(
+    return Call(
         process=around.process(),
         key=key,
         attempt=step.attempt,
@@ -172,8 +253,6 @@ def _begun(key: str, step: Step[Any, Shared], results: dict[str, Any], around: S
         results=results,
         input=step.input.model_dump(),
     )
-    around.notes.calls.append(call)
-    return call
 
 
 async def _perform(script: Script, step: Step[Any, Shared], call: Call, around: Surroundings) -> Any:

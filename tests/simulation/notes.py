@@ -14,6 +14,9 @@ Outcome = Literal["return", "raise", "fatal", "skip", "unrecordable", "cancelled
 
 Values = dict[str, Any]
 
+AttemptId = tuple[str, int, int]
+"""Of what (a sub-step, or an item as `phase/name[item]`), generation and attempt."""
+
 
 @dataclass(slots=True)
 class Kept:
@@ -52,6 +55,11 @@ class Call:
     effects: list[list[int]] = field(default_factory=lambda: [[]])
     """Numbers of the effects between its checkpoints, in the order in which it had them."""
 
+    @property
+    def id(self) -> AttemptId:
+        """Which attempt it is of."""
+        return self.key, self.generation, self.attempt
+
 
 @dataclass(slots=True)
 class Asked:
@@ -61,6 +69,16 @@ class Asked:
     key: str
     answer: bool | str
     context: Values
+    version: int
+
+
+@dataclass(slots=True)
+class Listed:
+    """Items that were asked for, and what they were said to be."""
+
+    process: int
+    key: str
+    items: list[str]
     version: int
 
 
@@ -112,7 +130,10 @@ class Life:
 @dataclass(slots=True)
 class Notes:
     calls: list[Call] = field(default_factory=list)
+    undone: list[Call] = field(default_factory=list)
+    """Calls of compensations."""
     asked: list[Asked] = field(default_factory=list)
+    listed: list[Listed] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
     acknowledged: list[list[str]] = field(default_factory=list)
     """Event ids of each append whose sender was told that it is stored."""

@@ -11,7 +11,7 @@ from typing import Any
 from simulation.drawing import draw_story
 from simulation.invariants.every import INVARIANTS
 from simulation.reading import Reading
-from simulation.story import AppendFault, Story, TransactionFault, told
+from simulation.story import AppendFault, FanOutStory, Story, TransactionFault, told
 from simulation.world import World
 
 from steplog.eventstore.clock import seconds_between
@@ -74,6 +74,10 @@ _EVENTS = {
     "SubStepLogged": "lines",
     "SubStepProgressed": "progress",
     "InputChanged": "input edited",
+    "SubStepExpanded": "fan-out",
+    "CompensationStarted": "undoing",
+    "CompensationFailed": "undoing failed",
+    "CompensationInterrupted": "undoing interrupted",
 }
 _ERRORS = {
     "HandlerTimeout": "timeout",
@@ -96,6 +100,10 @@ def _covered(log: list[Event], world: World) -> Counter[str]:
             found[name] += 1
         elif event.type == "SubStepInterrupted" and event.data["cause"] == "commit unknown":
             found["commit unknown"] += 1
+        elif event.type == "JobReleased" and event.data["reason"] == "waits":
+            found["given back"] += 1
+        elif event.type == "JobParked" and event.data["reason"] == "compensation failed":
+            found["parked undoing"] += 1
         elif "context_refused" in event.data:
             found["context refused"] += 1
     return found
@@ -123,10 +131,11 @@ def shrunk(verdict: Verdict) -> Verdict:
 
 _SIMPLER: tuple[dict[str, Any], ...] = (
     *({"resumes": 0}, {"recovery_s": 0.0}, {"luck": 0}, {"deadline_s": None}, {"stops_writers": False}),
+    *({"compensate_on": ()}, {"releases": False}),
 )
 _OPTIONS = (
     *("after", "needs", "optional", "when", "attempts", "jitter", "timeout_s", "deadline_s", "on_interrupt"),
-    *("transactional", "wait", "defaults"),
+    *("transactional", "wait", "defaults", "fan_out", "undo"),
 )
 
 
@@ -167,6 +176,26 @@ def _simpler_sub_steps(step: Any) -> Iterator[Any]:
     for name in _OPTIONS:
         if getattr(step, name) != getattr(plain, name):
             yield replace(step, **{name: getattr(plain, name)})
+    if step.fan_out is not None:
+        yield from (replace(step, fan_out=simpler) for simpler in _simpler_fan_outs(step.fan_out))
+    if step.undo is not None:
+        for name, value in (("attempts", 1), ("timeout_s", None), ("transactional", False)):
+            if getattr(step.undo, name) != value:
+                yield replace(step, undo=replace(step.undo, **{name: value}))
+        yield from (replace(step, undo=simpler) for simpler in _with_simpler_scripts(step.undo))
+    yield from _with_simpler_scripts(step)
+
+
+def _simpler_fan_outs(fan_out: FanOutStory) -> Iterator[FanOutStory]:
+    if fan_out.items:
+        yield replace(fan_out, items=fan_out.items - 1)
+    if fan_out.listed != "plain":
+        yield replace(fan_out, listed="plain")
+    if fan_out.parallel != 16:
+        yield replace(fan_out, parallel=16)
+
+
+def _with_simpler_scripts(step: Any) -> Iterator[Any]:
     for at in range(len(step.scripts)):
         if len(step.scripts) > 1:
             yield replace(step, scripts=_without(step.scripts, at))

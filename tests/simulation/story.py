@@ -6,11 +6,12 @@ Everything that can happen in a simulation is said here, so that a story can be 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from simulation.operators import Action
 
+from steplog.engine.definition import CompensateOn
 from steplog.projections.plan import OnInterrupt
 
 Meanwhile = Literal["nothing", "operator", "crash", "robbery", "stop"]
@@ -80,8 +81,37 @@ class WaitStory:
 
 
 @dataclass(frozen=True, slots=True)
+class FanOutStory:
+    """The items of a sub-step that is one of many, and how many of them run at once.
+
+    shifted: which there are depends on the context; twice: two of them have one key; raises: the list cannot be had.
+    """
+
+    items: int = 2
+    parallel: int = 16
+    listed: Literal["plain", "shifted", "twice", "raises"] = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class UndoStory:
+    """How what a sub-step did is undone."""
+
+    attempts: int = 1
+    wait_s: float = 1.0
+    timeout_s: float | None = None
+    transactional: bool = False
+    scripts: tuple[Script, ...] = (Script(),)
+
+    def script(self, attempt: int) -> Script:
+        return self.scripts[min(attempt, len(self.scripts)) - 1]
+
+
+@dataclass(frozen=True, slots=True)
 class SubStepStory:
-    """A sub-step as declared, and its attempts: the last script serves all further ones. One that waits has none."""
+    """A sub-step as declared, and its attempts: the last script serves all further ones. One that waits has none.
+
+    Each item of a fan-out has the scripts from its own place on, and the first items have them again.
+    """
 
     name: str
     after: tuple[str, ...] = ()
@@ -97,10 +127,22 @@ class SubStepStory:
     on_interrupt: OnInterrupt = "retry"
     transactional: bool = False
     wait: WaitStory | None = None
+    fan_out: FanOutStory | None = None
+    undo: UndoStory | None = None
     scripts: tuple[Script, ...] = (Script(),)
 
     def script(self, attempt: int) -> Script:
         return self.scripts[min(attempt, len(self.scripts)) - 1]
+
+    def of_item(self, item: str) -> SubStepStory:
+        """One of its items as if that were a sub-step: condition, deadline and tolerance are the group's."""
+        scripts = self.scripts[item_number(item) % len(self.scripts) :]
+        return replace(self, when=None, deadline_s=None, optional=False, fan_out=None, undo=None, scripts=scripts)
+
+
+def item_number(item: str) -> int:
+    """Which item of all that there may be."""
+    return int(item.removeprefix("i"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +240,9 @@ class Story:
     deadline_s: float | None = None
     stops_writers: bool = False
     """Whether nobody else writes to the store while a handler's transaction is open."""
+    compensate_on: tuple[CompensateOn, ...] = ()
+    releases: bool = False
+    """Whether a job that only waits is given back to the store, and taken up when it is due."""
 
     def sub_steps(self) -> Iterator[tuple[str, SubStepStory]]:
         """By key."""
@@ -217,9 +262,10 @@ def told(story: Story) -> Iterator[str]:
             yield f"  {_declared(sub_step)}"
             if sub_step.wait:
                 continue
-            for number, script in enumerate(sub_step.scripts, 1):
-                more = "+" if number == len(sub_step.scripts) else ""
-                yield f"    attempt {number}{more}: {_done(script)}"
+            yield from _attempts("attempt", sub_step.scripts)
+            if sub_step.undo:
+                yield f"    undone: {_undone(sub_step.undo)}"
+                yield from _attempts("undoing", sub_step.undo.scripts)
     for fault in story.faults:
         yield _struck(fault)
     for action in story.by_hand:
@@ -228,10 +274,29 @@ def told(story: Story) -> Iterator[str]:
         yield f"the job's deadline is {story.deadline_s:g} s"
     if story.stops_writers:
         yield "a transaction stops all other writers"
+    if story.compensate_on:
+        yield f"what is done is undone where the job is {' or '.join(story.compensate_on)}"
+    if story.releases:
+        yield "where it only waits it is given back"
     if story.resumes:
         yield f"where it stops for a person it is resumed, {story.resumes} times at most"
     if story.recovery_s:
         yield f"another process takes over after {story.recovery_s:g} s"
+
+
+def _attempts(what: str, scripts: tuple[Script, ...]) -> Iterator[str]:
+    for number, script in enumerate(scripts, 1):
+        more = "+" if number == len(scripts) else ""
+        yield f"    {what} {number}{more}: {_done(script)}"
+
+
+def _undone(undo: UndoStory) -> str:
+    said = [
+        f"{undo.attempts} attempts {undo.wait_s:g} s apart" if undo.attempts > 1 else "",
+        f"timeout {undo.timeout_s:g} s" if undo.timeout_s is not None else "",
+        "transactional" if undo.transactional else "",
+    ]
+    return "; ".join(part for part in said if part) or "once"
 
 
 def _declared(step: SubStepStory) -> str:
@@ -249,8 +314,19 @@ def _declared(step: SubStepStory) -> str:
         f"interrupted: {step.on_interrupt}" if step.on_interrupt != "retry" else "",
         "transactional" if step.transactional else "",
         _waited_for(step.wait) if step.wait else "",
+        _fanned_out(step.fan_out) if step.fan_out else "",
     ]
     return "; ".join(part for part in said if part)
+
+
+def _fanned_out(fan_out: FanOutStory) -> str:
+    listed = {
+        "plain": "",
+        "shifted": ", which depend on a",
+        "twice": ", the first one twice",
+        "raises": ", which cannot be listed",
+    }
+    return f"for each of {fan_out.items} items{listed[fan_out.listed]}, {fan_out.parallel} at once"
 
 
 def _waited_for(wait: WaitStory) -> str:

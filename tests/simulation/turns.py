@@ -114,8 +114,11 @@ def taking_turns() -> Iterator[list[HandlerThread]]:
         return ended
 
     def awaited(recording: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop) -> bool:
+        thread = _current.get(None)
+        if thread is None:  # a handler that was left behind by whatever ran before in this process
+            return real[1](recording, loop)
         try:
-            return current().wait_for(asyncio.run_coroutine_threadsafe(recording, loop))
+            return thread.wait_for(asyncio.run_coroutine_threadsafe(recording, loop))
         except Unwound:
             if inspect.getcoroutinestate(recording) == inspect.CORO_CREATED:
                 recording.close()

@@ -9,12 +9,14 @@ import asyncio
 import random
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any, cast
 
 from simulation.handlers import Given, Shared, definition_of
 from simulation.notes import Forked, Life, Notes, Stored
 from simulation.operators import WHO, Action
 from simulation.reaching import HEARTBEAT_S, Database, Sender, Unreliable, caller
+from simulation.short import short_lists
 from simulation.story import (
     AppendFault,
     ClaimFault,
@@ -52,6 +54,8 @@ from steplog.testing.memory import MemoryStore
 SETTINGS = Settings(heartbeat_s=HEARTBEAT_S, grace_s=3.0, interruptions_max=3, store_state_every=12)
 TURNS_MAX = 5_000
 STOP_GRACE_S = 2.0
+POLL_S = 0.5
+"""How often a worker without work looks for some."""
 SIGNAL_EVERY_S = 15.0
 """How often somebody sends a signal that a sub-step waits for without a limit."""
 
@@ -137,7 +141,7 @@ class World:
         """The job's whole log, as a reader finds it."""
         random.seed(self.story.luck)  # the engine draws jitter from it
         self.loop.set_exception_handler(lambda loop, said: self.notes.unexpected.append(str(said)))
-        with taking_turns() as threads:
+        with taking_turns() as threads, short_lists():
             try:
                 self.loop.run_until_complete(self._tell())
             except (Deadlock, NeverEnds) as stuck:
@@ -157,9 +161,17 @@ class World:
             process.start(resume_by)
             if await process.over == "crashed":
                 await asyncio.sleep(self.story.recovery_s)
+            await self._until_due()
             resume_by = self._who_goes_on() if self.job_id else None
         self._is_told = True
         await asyncio.gather(*(process.gone for process in self._processes))  # the robbed ones find out
+
+    async def _until_due(self) -> None:
+        """A job that was given back is taken up by whoever looks for work once it is due, or somebody changed it."""
+        while self.job_id and (waits := self.store.head(self.job_id).columns).status == "waiting":
+            if waits.wake_at is not None and waits.wake_at <= self.clock.now():
+                return
+            await asyncio.sleep(POLL_S)
 
     async def _until_free(self) -> None:
         """Whoever wants the job waits for its head."""
@@ -364,7 +376,7 @@ class Process:
         definition = self.world.definition
         owned, new_job = prepare(cast(Worker, self), definition, recorded_input(definition, None), None)
         self.world.job_id = self.world.store.create(new_job)
-        return owned
+        return replace(owned, may_release=self.world.story.releases)
 
     def first_claim(self) -> Claim:
         return Claim(self.worker_id, 1, self.clock.new_id())
@@ -373,7 +385,8 @@ class Process:
         loaded, claim = claim_job(
             store, self.clock, self.worker_id, load(store, self.world.job_id), resume_by=resume_by
         )
-        return Owned(loaded, claim, self.world.definition, new_vault(self.world.job_id))
+        vault, releases = new_vault(self.world.job_id), self.world.story.releases
+        return Owned(loaded, claim, self.world.definition, vault, may_release=releases)
 
     # --- its end -----------------------------------------------------------------------------------------------------
 

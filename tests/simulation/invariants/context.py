@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from simulation.invariants.terms import Broken, differing, filled
-from simulation.reading import UNWRITTEN, Reading, key_of, phase_of
+from simulation.reading import UNWRITTEN, Reading, attempt_of, group_of, key_of, phase_of
 
 
 def a_handler_sees_the_context_as_of_its_start_and_its_last_checkpoint(told: Reading) -> Broken:
     for call in told.notes.calls:
-        place = told.starts.get((call.key, call.attempt))
+        place = told.starts.get(call.id)
         if place is None:
             continue
         kept = told.last_before(place, "SubStepCheckpointed", key=call.key)
@@ -25,12 +25,8 @@ def a_handler_sees_the_context_as_of_its_start_and_its_last_checkpoint(told: Rea
 
 def a_checkpoint_holds_what_the_handler_had_written(told: Reading) -> Broken:
     for call in told.notes.calls:
-        place = told.starts.get((call.key, call.attempt))
-        stored = [
-            event
-            for _, event, key in told.each("SubStepCheckpointed")
-            if (key, event.data["attempt"]) == (call.key, call.attempt)
-        ]
+        place = told.starts.get(call.id)
+        stored = [event for _, event, _ in told.each("SubStepCheckpointed") if attempt_of(event) == call.id]
         if place is None:
             continue
         for kept, event in zip(call.checkpoints, stored, strict=False):
@@ -41,7 +37,7 @@ def a_checkpoint_holds_what_the_handler_had_written(told: Reading) -> Broken:
 
 def a_completion_records_every_change_once_and_refuses_what_others_wrote(told: Reading) -> Broken:
     for place, event, key in told.each("SubStepCompleted"):
-        call, start = told.call_of(event), told.starts.get((key, event.data["attempt"]))
+        call, start = told.call_of(event), told.starts.get(attempt_of(event))
         if call is None or start is None or told.is_by_hand(event):
             continue
         before = told.log[place - 1]
@@ -75,10 +71,10 @@ def a_refused_value_stops_the_job_until_a_person_decides(told: Reading) -> Broke
         if event.type == "JobResumed":
             open_fields.clear()
         elif event.type == "SubStepReset":
-            open_fields = {(key, field) for key, field in open_fields if key not in event.data["sub_steps"]}
+            open_fields = {(key, field) for key, field in open_fields if group_of(key) not in event.data["sub_steps"]}
         elif event.type == "ContextChanged" and told.is_by_hand(event):
             open_fields = {(key, field) for key, field in open_fields if field not in event.data["set"]}
-        elif open_fields and event.type in ("SubStepStarted", "PhaseCompleted", "JobCompleted"):
+        elif open_fields and event.type in ("SubStepStarted", "SubStepExpanded", "PhaseCompleted", "JobCompleted"):
             yield f"{event.type} at {event.version} after a value was refused: {sorted(open_fields)}"
         elif "context_refused" in event.data:
             open_fields |= {(key_of(event), field) for field in event.data["context_refused"]}
@@ -86,11 +82,9 @@ def a_refused_value_stops_the_job_until_a_person_decides(told: Reading) -> Broke
 
 def a_handler_is_given_the_results_it_needs(told: Reading) -> Broken:
     for call in told.notes.calls:
-        place = told.starts.get((call.key, call.attempt))
+        place = told.starts.get(call.id)
         for need in told.sub_steps[call.key].needs if place is not None else ():
-            completed = told.last_before(place or 0, "SubStepCompleted", key=need)
-            there = told.before[place or 0].status[need] == "completed" and completed is not None
-            wanted = completed.data.get("result") if there and completed else None
+            wanted = told.result_of(need, place or 0)
             if call.results[need.replace("/", "_")] != wanted:
                 yield f"{call.key}#{call.attempt} was given {call.results}, and {need} returned {wanted}"
 
@@ -103,17 +97,19 @@ def a_reset_takes_back_all_that_followed_and_what_it_wrote(told: Reading) -> Bro
             begun.add(event.data["phase"])
         if event.type != "SubStepReset":
             continue
+        if "items" in event.data:  # nothing went on from them, and they have written nothing
+            continue
         keys, before, after = event.data["sub_steps"], told.before[place], told.after(place)
         first = min(order.index(phase_of(key)) for key in keys)
         for key, status in after.status.items():
             later = phase_of(key) in begun and order.index(phase_of(key)) > first
             if status != "pending" and (later or any(told.follows(key, other) for other in keys)):
                 yield f"{key} is left {status} by the reset at {event.version}"
-        begun &= {phase_of(key) for key, status in after.status.items() if status != "pending"}
+        begun &= {phase_of(key) for key in told.sub_steps if after.status[key] != "pending"}
         for field in UNWRITTEN:
             version = after.last_writer(field)[1]
             source = told.log[version - 1].data if version else {"set": told.log[0].data["context"]}
-            taken_back = before.last_writer(field)[0] in keys
+            taken_back = group_of(before.last_writer(field)[0]) in keys
             wanted = source["set"].get(field) if taken_back else before.context.get(field)
             if after.context.get(field) != wanted:
                 yield f"the reset at {event.version} leaves {field} at {after.context.get(field)} (expected {wanted})"

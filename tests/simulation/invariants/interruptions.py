@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from simulation.invariants.terms import SLACK_S, SUSPECT_AFTER, Broken
-from simulation.reading import Reading, key_of
+from simulation.invariants.undoing import deaths_while_undoing
+from simulation.reading import Reading, group_of, key_of
 from simulation.world import SETTINGS
 
 
@@ -21,9 +22,9 @@ def an_interruption_leads_to_what_its_policy_says(told: Reading) -> Broken:
         elif kind == "JobResumed":
             held.clear()
         elif kind == "SubStepReset":
-            held -= set(event.data["sub_steps"])
+            held = {each for each in held if group_of(each) not in event.data["sub_steps"]}
         elif told.is_by_hand(event):
-            held.discard(key)
+            held = {each for each in held if key not in (each, group_of(each))}
         elif kind == "SubStepStarted" and (key in held or told.before[place].deaths[key] >= SETTINGS.interruptions_max):
             yield f"{key} started at {event.version}, held: {key in held}, deaths: {told.before[place].deaths[key]}"
 
@@ -39,17 +40,24 @@ def what_may_kill_its_process_runs_alone(told: Reading) -> Broken:
 
 def a_job_parks_for_a_reason_that_is_one(told: Reading) -> Broken:
     for place, event, key in told.each("JobParked"):
-        status = told.before[place].status
+        status, before = told.before[place].status, told.before[place]
+        parts = [key, *before.items_of(key)]
+        interrupted = [part for part in parts if status[part] == "interrupted"]
         match event.data["reason"]:
             case "held interruption":
-                fits = status[key] == "interrupted" and told.sub_steps[key].on_interrupt == "hold"
+                fits = bool(interrupted) and told.sub_steps[key].on_interrupt == "hold"
+            case "crash loop" if told.last_before(place, "CompensationStarted") is not None:
+                fits = deaths_while_undoing(told, place, key) >= SETTINGS.interruptions_max
             case "crash loop":
-                fits = status[key] == "interrupted" and told.before[place].deaths[key] >= SETTINGS.interruptions_max
+                fits = any(before.deaths[part] >= SETTINGS.interruptions_max for part in interrupted)
             case "context conflict":
-                completed = told.last_before(place, "SubStepCompleted", key=key)
-                fits = completed is not None and "context_refused" in completed.data
+                completed = [told.last_before(place, "SubStepCompleted", key=part) for part in parts]
+                fits = any(event is not None and "context_refused" in event.data for event in completed)
+            case "compensation failed":
+                failed = told.last_before(place, "CompensationFailed", key=key)
+                fits = failed is not None and failed.data.get("retry_at") is None
             case "stuck handler":
-                runs_s = [(call.ended_at or 1e9) - call.at for call in told.notes.calls if call.key == key]
+                runs_s = [(call.ended_at or 1e9) - call.at for call in told.notes.calls if group_of(call.key) == key]
                 fits = max(runs_s, default=0.0) >= SETTINGS.grace_s - SLACK_S
             case _:
                 fits = False

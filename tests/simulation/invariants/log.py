@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simulation.invariants.terms import Broken, canonical
 from simulation.operators import WHO
-from simulation.reading import Reading
+from simulation.reading import Reading, attempt_of
 
 from steplog.eventstore.codec import decode
 from steplog.projections.evolve import as_state, fold
@@ -30,8 +30,8 @@ def what_was_acknowledged_is_stored(told: Reading) -> Broken:
         for kept in call.checkpoints:
             if not any(
                 event.version <= kept.version and event.data["cursor"] == kept.cursor
-                for _, event, key in told.each("SubStepCheckpointed")
-                if (key, event.data["attempt"]) == (call.key, call.attempt)
+                for _, event, _ in told.each("SubStepCheckpointed")
+                if attempt_of(event) == call.id
             ):
                 yield f"{call.key}#{call.attempt} was told that checkpoint {kept.cursor} is durable"
 

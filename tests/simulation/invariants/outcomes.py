@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simulation.invariants.terms import REAL, SLACK_S, Broken
 from simulation.notes import Call
-from simulation.reading import Reading, key_of
+from simulation.reading import Reading, attempt_of, group_of, key_of
 from simulation.transacting import TIMEOUT_S
 
 from steplog.eventstore.clock import seconds_between
@@ -21,7 +21,7 @@ _ENDS = {
 def an_outcome_is_what_the_handler_did(told: Reading) -> Broken:
     for place, event, key in told.each("SubStepCompleted", "SubStepFailed", "SubStepSkipped"):
         call, data = told.call_of(event), event.data
-        if told.is_by_hand(event) or told.sub_steps[key].wait:
+        if told.is_by_hand(event) or told.sub_steps[key].wait or told.sub_steps[key].fan_out:
             continue
         if event.type == "SubStepSkipped":
             fits = data["cause"] != "raised" or (call is not None and call.outcome == "skip")
@@ -39,7 +39,7 @@ def an_outcome_is_what_the_handler_did(told: Reading) -> Broken:
 def _failed_so(told: Reading, place: int, event: Event, call: Call | None) -> bool:
     error, key = event.data["error"], key_of(event)
     if error["type"] == "DeadlineExceeded":
-        return told.seconds(event) >= told.before[place].deadline.get(key, 1e9) - SLACK_S
+        return told.seconds(event) >= told.before[place].deadline_of(key) - SLACK_S
     if error["type"] == "HandlerTimeout":
         step = told.sub_steps[key]
         timeout_s = step.timeout_s or (TIMEOUT_S if step.transactional and told.story.stops_writers else None)
@@ -59,8 +59,8 @@ def no_outcome_is_lost(told: Reading) -> Broken:
         last_look[stored.process] = by_id[stored.event_ids[-1]].recorded_at
     started = told.log[0].recorded_at
     recorded = {
-        (key, event.data["attempt"])
-        for _, event, key in told.each("SubStepCompleted", "SubStepFailed", "SubStepSkipped", "LateOutcome")
+        attempt_of(event)
+        for _, event, _ in told.each("SubStepCompleted", "SubStepFailed", "SubStepSkipped", "LateOutcome")
         if event.data.get("attempt") and not told.is_by_hand(event)
         if event.data.get("error", {}).get("type") not in ("HandlerTimeout", "Interrupted", "DeadlineExceeded")
     }
@@ -71,14 +71,16 @@ def no_outcome_is_lost(told: Reading) -> Broken:
         if told.sub_steps[call.key].transactional and _is_settled_otherwise(told, call):
             continue
         looked_s = seconds_between(started, last_look[call.process])
-        if call.ended_at is not None and call.ended_at < looked_s and (call.key, call.attempt) not in recorded:
+        if call.ended_at is not None and call.ended_at < looked_s and call.id not in recorded:
             yield f"{call.key}#{call.attempt} ended in {call.outcome} at {call.ended_at:g} s, and nothing tells of it"
 
 
 def _is_settled_otherwise(told: Reading, call: Call) -> bool:
     """Whether somebody else than its handler ended the attempt, so that its transaction was rolled back."""
     ends = told.each("SubStepCompleted", "SubStepFailed", "SubStepSkipped", "SubStepInterrupted")
-    return any(key == call.key and event.data.get("attempt", call.attempt) == call.attempt for _, event, key in ends)
+    mine = any(key == call.key and event.data.get("attempt", call.attempt) == call.attempt for _, event, key in ends)
+    groups = told.each("SubStepCompleted", "SubStepFailed", "SubStepSkipped")
+    return mine or any("[" in call.key and key == group_of(call.key) for _, _, key in groups)
 
 
 def a_late_outcome_is_one(told: Reading) -> Broken:

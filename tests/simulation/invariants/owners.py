@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from simulation.invariants.terms import SLACK_S, STOPS, STOPS_WITHIN_S, Broken
-from simulation.reading import Reading, key_of
+from simulation.reading import Reading, attempt_of, key_of
+from simulation.transacting import TIMEOUT_S
 from simulation.world import SETTINGS
 
 from steplog.engine.decider import next_due
@@ -16,7 +17,8 @@ def a_former_owner_stops_itself(told: Reading) -> Broken:
             yield f"process {life.number} was told that the job is another's and went on appending"
         if life.robbed_at is None:
             continue
-        if life.ended_at is None or life.ended_at > life.robbed_at + STOPS_WITHIN_S:
+        patience_s = STOPS_WITHIN_S + (TIMEOUT_S * len(told.lives) if told.story.stops_writers else 0.0)
+        if life.ended_at is None or life.ended_at > life.robbed_at + patience_s:
             yield f"process {life.number} lost the job at {life.robbed_at:g} s and went on until {life.ended_at}"
         for call in told.notes.calls:
             if call.process == life.number and call.at > life.robbed_at + SETTINGS.heartbeat_s + SLACK_S:
@@ -56,7 +58,7 @@ def a_job_that_is_to_stop_starts_nothing_new(told: Reading) -> Broken:
             asked = event.type
         elif event.type in ("JobResumed", "JobReopened", "JobFailed", "JobParked", "JobCompleted"):
             asked = ""
-        elif asked and event.type == "SubStepStarted":
+        elif asked and event.type in ("SubStepStarted", "SubStepExpanded"):
             yield f"{key_of(event)} started at {event.version} after {asked}"
 
 
@@ -70,7 +72,7 @@ def a_person_is_heard_within_a_heartbeat(told: Reading) -> Broken:
             continue
         heard_s = told.seconds(event) + SETTINGS.heartbeat_s + 0.1
         if key_of(event) in running and event.type != "SubStepRetryScheduled":
-            call = told.calls[key_of(event), event.data["attempt"]][-1] if "attempt" in event.data else None
+            call = told.calls[attempt_of(event)][-1] if "attempt" in event.data else None
             if call and not told.is_stubborn(call) and (call.ended_at or heard_s) > heard_s:
                 yield f"{call.key}#{call.attempt} was settled by hand at {event.version} and ran until {call.ended_at}"
         if event.type == "JobPauseRequested" and not running:

@@ -6,7 +6,7 @@ from typing import Any
 
 from simulation.invariants.terms import Broken
 from simulation.notes import Call
-from simulation.reading import Reading
+from simulation.reading import Reading, attempt_of
 
 
 def lines_are_kept_in_order_and_once(told: Reading) -> Broken:
@@ -29,18 +29,17 @@ def progress_is_what_was_said_and_the_last_is_kept(told: Reading) -> Broken:
 
 def a_handler_is_given_the_input_as_it_was_at_its_start(told: Reading) -> Broken:
     for call in told.notes.calls:
-        place = told.starts.get((call.key, call.attempt))
+        place = told.starts.get(call.id)
         if place is not None and call.input != {"n": 0, **told.before[place].input}:
             yield f"{call.key}#{call.attempt} was given {call.input}, not {told.before[place].input}"
 
 
 def _of(told: Reading, kind: str, call: Call) -> list[dict[str, Any]]:
-    return [event.data for _, event, key in told.each(kind) if (key, event.data["attempt"]) == (call.key, call.attempt)]
+    return [event.data for _, event, _ in told.each(kind) if attempt_of(event) == call.id]
 
 
 def _is_recorded(told: Reading, call: Call) -> bool:
     """Whether the log has how the handler ended, and that in time."""
     return call.outcome == "return" and any(
-        (key, event.data["attempt"]) == (call.key, call.attempt) and not told.is_by_hand(event)
-        for _, event, key in told.each("SubStepCompleted")
+        attempt_of(event) == call.id and not told.is_by_hand(event) for _, event, _ in told.each("SubStepCompleted")
     )

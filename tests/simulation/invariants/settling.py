@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from simulation.invariants.terms import SLACK_S, Broken, filled
-from simulation.reading import SETTLED, Reading, key_of, phase_of
+from simulation.reading import SETTLED, Reading, group_of, key_of, phase_of
 from simulation.story import SubStepStory
+from simulation.world import POLL_S
 
 from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.events import Event
@@ -32,7 +33,7 @@ def _would_be_too_late(told: Reading, place: int, event: Event, failures: int) -
     """Whether the next attempt might have been due behind the sub-step's deadline."""
     step = told.sub_steps[key_of(event)]
     latest: float = told.seconds(event) + min(step.wait_s * 2 ** (failures - 1), 9.0) * (1 + step.jitter)
-    return latest >= told.before[place].deadline.get(key_of(event), 1e9) - SLACK_S
+    return latest >= told.before[place].deadline_of(key_of(event)) - SLACK_S
 
 
 def a_retry_starts_when_it_is_due(told: Reading) -> Broken:
@@ -43,15 +44,17 @@ def a_retry_starts_when_it_is_due(told: Reading) -> Broken:
             continue
         scheduled = told.last_before(place, "SubStepRetryScheduled", key=key)
         assert scheduled is not None
+        of_group = told.last_before(place, "SubStepRetryScheduled", key=group_of(key)) or scheduled
+        scheduled = max(scheduled, of_group, key=lambda event: event.version)
         late_s = seconds_between(scheduled.data["retry_at"], event.recorded_at)
         if late_s < 0:
             yield f"{key} started {-late_s:g} s before it was due, at {event.version}"
-        if late_s > 0.1 and undisturbed and not any(map(_holds_others_up, told.sub_steps.values())):
+        if late_s > 0.1 + POLL_S and undisturbed and not any(map(_holds_others_up, told.sub_steps.values())):
             yield f"{key} started {late_s:g} s after it was due, at {event.version}"
 
 
 def _holds_others_up(step: SubStepStory) -> bool:
-    return bool(step.timeout_s or step.deadline_s or step.transactional)
+    return bool(step.timeout_s or step.deadline_s or step.transactional or step.fan_out)
 
 
 def a_critical_failure_starts_nothing_new_and_waits_for_what_runs(told: Reading) -> Broken:
@@ -65,13 +68,13 @@ def a_critical_failure_starts_nothing_new_and_waits_for_what_runs(told: Reading)
             continue
         if told.before[place].status[key] != "failed" or told.sub_steps[key].optional:
             yield f"JobFailed names {key}"
-        if told.log[place - 1].type != "PhaseFailed":
+        if not told.before[place].failed_phase:
             yield f"JobFailed at {event.version} without PhaseFailed"
 
 
 def a_completed_job_has_settled_everything(told: Reading) -> Broken:
     for place, event, _ in told.each("JobCompleted"):
-        status = told.before[place].status
+        status = {key: told.before[place].status[key] for key in told.sub_steps}
         failed = [key for key, of in status.items() if of == "failed"]
         if not set(status.values()) <= SETTLED or any(not told.sub_steps[key].optional for key in failed):
             yield f"completed with {status}"
@@ -95,7 +98,7 @@ def what_is_skipped_has_a_cause(told: Reading) -> Broken:
 
 
 def a_condition_has_said_yes_to_what_started(told: Reading) -> Broken:
-    for _, event, key in told.each("SubStepStarted", "SubStepWaiting"):
+    for _, event, key in told.each("SubStepStarted", "SubStepWaiting", "SubStepExpanded"):
         if told.sub_steps[key].when is None:
             continue
         said = [asked.answer for asked in told.notes.asked if asked.key == key and asked.version < event.version]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simulation.invariants.terms import SLACK_S, STOPS, Broken
 from simulation.reading import Reading
-from simulation.world import SETTINGS
+from simulation.world import POLL_S, SETTINGS
 
 from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.events import Event
@@ -49,12 +49,13 @@ def a_wait_ends_soon_after_it_could(told: Reading) -> Broken:
             continue
         begun = _begun(told, place, key)
         between = told.log[begun.version : place]
-        if any(other.type in STOPS | {"JobClaimed"} for other in between) or told.story.stops_writers:
+        changed_hands = any(other.type == "JobClaimed" and other.data["reason"] != "wake" for other in between)
+        if changed_hands or any(other.type in STOPS for other in between) or told.story.stops_writers:
             continue
         sent = told.before[place].signals.get(told.sub_steps[key].wait.signal or "", [])  # type: ignore[union-attr]
         could = [each for each in (begun.data.get("until"), sent[0].recorded_at if sent else None) if each]
         late_s = seconds_between(max(begun.recorded_at, min(could)), event.recorded_at)
-        if late_s > SETTINGS.heartbeat_s + 0.1:
+        if late_s > SETTINGS.heartbeat_s + POLL_S + 0.1:
             yield f"{key} could have gone on {late_s:g} s before it did, at {event.version}"
 
 
