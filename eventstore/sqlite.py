@@ -31,7 +31,6 @@ from steplog.eventstore.errors import (
     StoreError,
     StoreMissing,
     StoreNotMigrated,
-    WorkerDead,
 )
 from steplog.eventstore.events import Event
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
@@ -40,13 +39,14 @@ from steplog.eventstore.rows import Row
 from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.sqlite_backup import back_up
 from steplog.eventstore.sqlite_connections import Connections
-from steplog.eventstore.sqlite_creating import create, created_or_why_not, require_alive
+from steplog.eventstore.sqlite_creating import create, created_or_why_not
 from steplog.eventstore.sqlite_ending import EndingInFile
 from steplog.eventstore.sqlite_feed import feed_end, read_feed
 from steplog.eventstore.sqlite_inspection import SQLiteInspection
 from steplog.eventstore.sqlite_projected import SQLiteProjected
 from steplog.eventstore.sqlite_pruning import prune_job, pruned_at
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction
+from steplog.eventstore.sqlite_workers import byte_for, require_alive
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -58,6 +58,7 @@ from steplog.eventstore.store import (
     HeadQuery,
     Look,
     NewJob,
+    Opened,
     Rule,
     Slots,
     StoredState,
@@ -241,9 +242,9 @@ class SQLiteStore:
             return tables.jobs_of_key(connection, workflow, key)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
-        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+        return unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
 
-    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Sequence[Event]]:
         with self._reading() as connection:
             head = tables.get_head(connection, job_id)
             end = head.version if until is None else min(until, head.version)
@@ -271,9 +272,15 @@ class SQLiteStore:
         with self._reading() as connection:
             return feed_end(connection)
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
+    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
         with self._reading() as connection:
-            return tables.latest_state(connection, job_id, reducer_version, until)
+            head = tables.get_head(connection, job_id)
+            end = head.version if until is None else min(until, head.version)
+            stored = tables.latest_state(connection, job_id, reducer_version, end)
+        start = stored.position if stored else Position()
+        rows = self._rows(job_id, start.version, end) if start.version < end else ()
+        events = read_to(job_id, rows, start, end, head.hash if end == head.version else None)
+        return Opened(stored, unless_pruned(job_id, events, lambda: self.pruned(job_id)))
 
     def save_state(self, stored: StoredState) -> None:
         with self._writing() as connection:
@@ -324,7 +331,7 @@ class SQLiteStore:
         locks, byte = self._connections.locks, 0
         try:
             with self._writing() as connection:
-                byte = _byte_for(connection, worker, self.now())
+                byte = byte_for(connection, worker, self.now())
                 if not locks.take(byte):
                     raise StoreError(f"byte {byte} of the lock file is taken: it serves another database too")
         except BaseException:
@@ -435,12 +442,3 @@ class SQLiteStore:
             after = page[-1].version
             if after >= until:
                 return
-
-
-def _byte_for(connection: sqlite3.Connection, worker: WorkerIdentity, at: str) -> int:
-    row = tables.find_worker(connection, worker.worker_id)
-    if row is None:
-        return tables.insert_worker(connection, worker, at)
-    if row.state != "alive" or row.identity != worker:
-        raise WorkerDead(worker.worker_id)
-    return row.lock_byte

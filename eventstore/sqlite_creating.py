@@ -9,6 +9,7 @@ from steplog.eventstore import sqlite_log as log
 from steplog.eventstore import sqlite_tables as tables
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.errors import KeyConflict, StoreError, WorkerDead
+from steplog.eventstore.sqlite_workers import require_alive
 from steplog.eventstore.store import Head, NewJob
 
 
@@ -52,10 +53,3 @@ def _require_same(connection: sqlite3.Connection, job: NewJob) -> None:
     stored = tables.marks_between(connection, job.job_id, 1, len(job.events))
     if [event.event_id for event in job.events] != [stored[version].event_id for version in sorted(stored)]:
         raise StoreError(f"job {job.job_id} exists already, with other events")
-
-
-def require_alive(connection: sqlite3.Connection, worker_id: str) -> None:
-    """Raise WorkerDead unless the worker is known as alive."""
-    worker = tables.find_worker(connection, worker_id)
-    if worker is None or worker.state != "alive":
-        raise WorkerDead(worker_id)

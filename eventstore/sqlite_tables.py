@@ -351,13 +351,13 @@ def insert_request(connection: sqlite3.Connection, job_id: str, request_id: str,
 # --- stored states ---------------------------------------------------------------------------------------------------
 
 
-def latest_state(
-    connection: sqlite3.Connection, job_id: str, reducer_version: int, until: int | None
-) -> StoredState | None:
+def latest_state(connection: sqlite3.Connection, job_id: str, reducer_version: int, until: int) -> StoredState | None:
+    """The latest one up to there that is a state of this log."""
     row = connection.execute(
-        "SELECT version, hash, recorded_at, state FROM snapshots"
-        " WHERE job_id = :job_id AND reducer_version = :reducer_version AND (:until IS NULL OR version <= :until)"
-        " ORDER BY version DESC LIMIT 1",
+        "SELECT s.version, s.hash, s.recorded_at, s.state FROM snapshots AS s"
+        " JOIN events AS e ON e.job_id = s.job_id AND e.version = s.version AND e.hash = s.hash"
+        " WHERE s.job_id = :job_id AND s.reducer_version = :reducer_version AND s.version <= :until"
+        " ORDER BY s.version DESC LIMIT 1",
         {"job_id": job_id, "reducer_version": reducer_version, "until": until},
     ).fetchone()
     if row is None:

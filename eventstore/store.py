@@ -21,6 +21,7 @@ from steplog.eventstore.heads import Claim as Claim
 from steplog.eventstore.heads import Head as Head
 from steplog.eventstore.heads import HeadColumns as HeadColumns
 from steplog.eventstore.heads import HeadQuery as HeadQuery
+from steplog.eventstore.heads import SlotWanted as SlotWanted
 from steplog.eventstore.heads import Work as Work
 from steplog.eventstore.heads import WorkQuery as WorkQuery
 from steplog.eventstore.inspection import Inspection
@@ -82,17 +83,6 @@ class Answer(NamedTuple):
     version: int
     limit: str | None = None
     """The limit that is used up, where the code is LIMITED."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlotWanted:
-    """A slot that a claim takes of a limit of the fleet, or is not made."""
-
-    limit: str
-    """The limit's name, of the workflow or of one key in it."""
-    slots: int
-    period_s: float | None = None
-    """How long a slot of a rate is used up; None for a concurrency limit, whose slot is held while the job is owned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +201,13 @@ class StoreTransaction(Protocol):
     def roll_back(self) -> None:
         """Undo everything, stop a statement that is running, let go of the connection. Twice is once."""
         ...
+
+
+class Opened(NamedTuple):
+    """What a job is folded from: a stored state of it if there is one, and the checked events behind that."""
+
+    stored: StoredState | None
+    events: Iterator[Event]
 
 
 class Store(Protocol):
@@ -375,8 +372,11 @@ class Store(Protocol):
         """
         ...
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
-        """The latest stored state of that reducer, at most at version `until`."""
+    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
+        """The latest stored state of that reducer, at most at version `until`, and the events behind it up to there.
+
+        One round trip where they are not many. Raises JobNotFound; the events raise what those of `read` do.
+        """
         ...
 
     def save_state(self, stored: StoredState) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Required, TypedDict
 
 from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
-REDUCER_VERSION = 7
+REDUCER_VERSION = 8
 """Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
 
 JobStatus = Literal[

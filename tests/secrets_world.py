@@ -16,8 +16,8 @@ OTHER_KEYS = "k2:" + "B" * 42 + "A"
 
 
 def canary(place: str) -> str:
-    """A text that stands in nothing else."""
-    return f"canary/{place.replace(' ', '-')}/{sha256(place.encode()).hexdigest()[:10]}"
+    """A text that stands in nothing else, and has no part in common with another one."""
+    return f"{sha256(place.encode()).hexdigest()[:16]}/{place.replace(' ', '-')[:10]}"
 
 
 TOLD = [

@@ -16,11 +16,8 @@ from secrets_world import KEYS, OTHER_KEYS, Kept, Login, Order, pay, secret
 from typing_extensions import TypedDict
 
 from steplog import Context, Step, Workflow, result
-from steplog.engine.config import ConfigError, read_config
 from steplog.engine.errors import DefinitionError, SecretsClosed, ValueRefused
 from steplog.engine.jobs import run_blocking
-from steplog.engine.keyring import Keyring, configured_keyring, new_data_key, new_key
-from steplog.engine.scrubbing import scrubbed
 from steplog.engine.secret_values import holds_secrets
 from steplog.engine.values import dump, load
 from steplog.engine.vault import Vault, new_vault
@@ -192,97 +189,12 @@ def test_secrets_too_short_to_be_told_from_words_stand_in_nobodys_way(vault: Vau
     assert dump({"shop": "a shop"}, Any, "result", vault) == {"shop": "a shop"}
 
 
-# --- texts -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("no hunter2-and-more here", "no ******** here"),
-        ("hunter2-and-morehunter2-and-more", "****************"),
-        ("it began hunter2-and-mo…", "it began ********…"),
-        ("nter2-and-more at the end", "******** at the end"),
-        ("hunter2", "hunter2"),
-        ("", ""),
-    ],
-)
-def test_known_secret_is_taken_out_of_texts(text: str, clean: str) -> None:
-    assert scrubbed(text, ["hunter2-and-more"]) == clean
-
-
-def test_secret_is_taken_out_as_code_json_and_urls_write_it() -> None:
-    text = 'line one\nline "two" ü/é'
-    import json
-    from urllib.parse import quote
-
-    for written in (repr(text), json.dumps(text), json.dumps(text, ensure_ascii=False), quote(text, safe="")):
-        assert "line" not in scrubbed(f"error: {written}!", [text])
-
-
 def test_what_people_see_of_sealed_values_is_stars() -> None:
     document = {"a": Sealed(JOB, "x").document, "b": [Sealed(JOB, "y").document, 1]}
     assert hidden(document) == {"a": "********", "b": ["********", 1]}
     assert hidden({**document, "erased": True})["a"] == "(erased)"
     assert hidden(plain := {"a": [1]}) is plain
     assert not is_sealed({SEALED: "x", "b": 1})
-
-
-# --- keys ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text", ["k1", "k1:", "k1:short", f"k 1:{KEYS[3:]}", f":{KEYS[3:]}", f"{KEYS},{KEYS}", f"{KEYS}, k2:{'!' * 43}"]
-)
-def test_wrong_keys_are_refused_and_not_shown(text: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        Keyring.of(text, "STEPLOG_KEYS")
-    assert KEYS[3:] not in str(refused.value)
-    assert "short" not in str(refused.value)
-    assert "!!" not in str(refused.value)
-    assert "STEPLOG_KEYS" in str(refused.value)
-
-
-def test_keys_come_from_the_environment_or_from_where_the_config_file_says(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert configured_keyring().first is None
-    (tmp_path / "keys").write_text(f"{KEYS}\n{OTHER_KEYS}\n")
-    (tmp_path / "steplog.toml").write_text('keys = "file:keys"\n')
-    assert list(configured_keyring().keys) == ["k1", "k2"]
-    monkeypatch.setenv("SHOP_KEYS", OTHER_KEYS)
-    (tmp_path / "steplog.toml").write_text('keys = "env:SHOP_KEYS"\n')
-    assert list(configured_keyring().keys) == ["k2"]
-    monkeypatch.setenv("STEPLOG_KEYS", KEYS)
-    assert list(configured_keyring().keys) == ["k1"]
-    assert KEYS[3:] not in repr(read_config()) + repr(configured_keyring())
-
-
-@pytest.mark.parametrize("keys", [KEYS, "", "file:", "env:", "file:missing"])
-def test_config_file_that_holds_keys_or_leads_nowhere_is_refused_and_not_shown(
-    keys: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "steplog.toml").write_text(f'keys = "{keys}"\n')
-    if not keys:
-        keys = "x"
-        (tmp_path / "steplog.toml").write_text("keys = [1]\n")
-    with pytest.raises(ConfigError) as refused:
-        configured_keyring()
-    assert KEYS[3:] not in str(refused.value)
-
-
-def test_key_wraps_for_one_job_alone() -> None:
-    keyring, other = Keyring.of(KEYS), Keyring.of(OTHER_KEYS)
-    data_key = new_data_key()
-    wrapped = keyring.wrap(JOB, data_key)
-    assert Keyring.of(f"{OTHER_KEYS},{KEYS}").unwrap(JOB, wrapped) == data_key
-    with pytest.raises(SecretsClosed, match="k1, which is not here"):
-        other.unwrap(JOB, wrapped)
-    for ring, job_id in ((keyring, "another"), (Keyring({"k1": other.keys["k2"]}), JOB)):
-        with pytest.raises(SecretsClosed, match="another one"):
-            ring.unwrap(job_id, wrapped)
-    assert Keyring.of(new_key("k3")).first == "k3"
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
