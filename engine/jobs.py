@@ -128,7 +128,9 @@ def as_of_holder(
     """
     if job.data_key is None or data_key is None:
         raise conflict
-    return replace(job, input_hash=input_hash(recorded_input(definition, input, vault_with(data_key))))
+    return replace(
+        job, input_hash=input_hash(recorded_input(definition, input, vault_with(data_key.job_id, [data_key])))
+    )
 
 
 @asynccontextmanager

@@ -84,6 +84,11 @@ class Vault:
         """Whether the job has a key of its own, or had one."""
         return self._row(self.job_id) is not None
 
+    def known_keys(self) -> list[list[str]]:
+        """The keys that are at hand, wrapped, each with its job: for a vault in another process."""
+        found = [(job_id, key.wrapped) for job_id, key in self._known.items() if key is not None]
+        return [[job_id, wrapped] for job_id, wrapped in found if wrapped is not None]
+
     def prepare(self) -> Self:
         """Have the job's key at hand, so that nothing is read or written later; where it can be had."""
         known = self._row(self.job_id)
@@ -160,10 +165,10 @@ def new_vault(job_id: str) -> Vault:
     return Vault(job_id, None)
 
 
-def vault_with(data_key: DataKey) -> Vault:
-    """The vault of a job that is there, of which no more is known than its key."""
-    vault = Vault(data_key.job_id, None)
-    vault._known[data_key.job_id] = data_key
+def vault_with(job_id: str, known: Iterable[DataKey]) -> Vault:
+    """The vault of a job that is there, where no store is at hand but these keys."""
+    vault = Vault(job_id, None)
+    vault._known.update((key.job_id, key) for key in known)
     return vault
 
 

@@ -258,3 +258,19 @@ short: Workflow[Login, Context] = Workflow("short", input=Login)
 @short.sub_step
 def echo(step: Step[Login]) -> SecretStr:
     return step.input.password
+
+
+apart: Workflow[Login, Kept] = Workflow("apart", input=Login, context=Kept)
+
+
+@apart.sub_step(isolate="process")
+def works(step: Step[Login, Kept]) -> SecretStr:
+    step.log(f"as {step.input.password.get_secret_value()}")
+    step.context.card = secret("card")
+    return step.input.password
+
+
+@apart.sub_step(isolate="process", after=[works], optional=True)
+def tells(step: Step[Login, Kept], given: SecretStr = result(works)) -> None:
+    assert step.context.card == secret("card")
+    raise ValueError(f"no {given.get_secret_value()}")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 from pydantic import BaseModel, SecretBytes, SecretStr, field_serializer, model_validator
-from secrets_world import KEYS, OTHER_KEYS, Kept, Login, Order, pay, secret
+from secrets_world import KEYS, OTHER_KEYS, Kept, Login, Order, apart, pay, secret, works
 from typing_extensions import TypedDict
 
 from steplog import Context, Step, Workflow, result
@@ -318,6 +318,18 @@ def test_results_and_context_are_opened_for_the_program_that_ran_the_job(
     assert card == secret("card")
     again = run_blocking(pay, Order(), store=store, key="r42")
     assert again.context.card == secret("card")
+
+
+def test_handler_in_a_process_of_its_own_is_given_secrets_and_tells_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEPLOG_KEYS", KEYS)
+    job = apart.run(Login(user="anna", password=secret("password")), store=store)
+    assert (job.status, job.result(works), job.context.card) == ("completed", secret("password"), secret("card"))
+    assert job.warnings == ["main/tells failed: no ********"]
+    log = str(list(store.read(job.job_id)))
+    assert "as ********" in log
+    assert secret("password").get_secret_value() not in log
 
 
 def test_a_payload_of_a_signal_can_have_no_secrets() -> None:

@@ -150,8 +150,9 @@ def test_commands_show_none(sqlite_store: SQLiteStore, tmp_path: Path, monkeypat
         assert KEYS[3:] not in text, words
 
 
-def test_answers_and_pages_show_none(lived: Lived, store: Store) -> None:
-    app = create_app(store, ApiSettings(modules=["secrets_world"]), "tester")
+@pytest.mark.parametrize("modules", [["secrets_world"], []], ids=["with the code", "without"])
+def test_answers_and_pages_show_none(lived: Lived, store: Store, modules: list[str]) -> None:
+    app = create_app(store, ApiSettings(modules=modules), "tester")
     client = TestClient(app, base_url=HERE, raise_server_exceptions=False, follow_redirects=False)
     shown = {path: client.get(f"/api/v1/jobs/{lived.job_id}{path}") for path in ASKED}
     shown |= {path: client.get(path.format(lived.job_id), headers={"Accept": "text/html"}) for path in PAGES}
