@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from steplog.engine.attempts import error_data, message_of
+from steplog.engine.calling import error_data, message_of
 from steplog.engine.context import open_draft
 from steplog.engine.decider import Decision
 from steplog.engine.definition import AnyDefinition

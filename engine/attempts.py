@@ -7,39 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import traceback
 from collections import Counter
 from collections.abc import Callable, Collection
-from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 from steplog.engine import facts as fact
 from steplog.engine import threads
-from steplog.engine.channel import Channel, refuse_unrecordable
-from steplog.engine.context import fields_of, open_draft
-from steplog.engine.deciding.draft import state_of
+from steplog.engine.calling import Call, Given
+from steplog.engine.channel import Channel
 from steplog.engine.definition import AnyDefinition, AnySubStep
-from steplog.engine.errors import AttemptOver, ContextReadOnly, HandlerTimeout
+from steplog.engine.errors import HandlerTimeout
 from steplog.engine.facts import AttemptId, Fact
 from steplog.engine.inbox import Inbox
+from steplog.engine.isolation.processes import HandlerProcess, Isolation
 from steplog.engine.observing import Watch
-from steplog.engine.policies import Cancelled, Retry, Skip
-from steplog.engine.resources import open_async, open_plain
-from steplog.engine.step import Step
-from steplog.engine.transaction import Transaction
 from steplog.engine.transactional import TransactionalAttempt
-from steplog.engine.values import dump, load
 from steplog.eventstore.clock import Clock
-from steplog.eventstore.codec import escape
-from steplog.eventstore.errors import PayloadRefused, TransactionEnded
-from steplog.eventstore.limits import ERROR_MESSAGE_CHARS_MAX, TRACEBACK_CHARS_MAX
-from steplog.projections.fan_out import results_of
 from steplog.projections.plan import Place
-from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State
 
 UNDOING = "#undo"
@@ -48,11 +34,11 @@ UNDOING = "#undo"
 _LOST_MAX = 3
 """How many transactions of a sub-step may be lost with their connection before that counts as its failure."""
 
-_NEVER_RETRIED = (PayloadRefused, AttemptOver, TransactionEnded, ContextReadOnly)
-"""What would come out the same, or has had its effect already."""
-
 ENDING_S_MAX = 1.0
 """How long an async handler may take to clean up once it is cancelled."""
+
+BEGINNING_S_MAX = 60.0
+"""How long the process of a handler may take to import its code."""
 
 logger = logging.getLogger("steplog.engine")
 
@@ -69,6 +55,7 @@ class Attempts:
         grace_s: float,
         watch: Watch,
         transactional: Callable[[float | None], TransactionalAttempt],
+        isolation: Isolation,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._definition = definition
@@ -78,6 +65,7 @@ class Attempts:
         self._grace_s = grace_s
         self._watched_by = watch
         self._transactional = transactional
+        self._isolation = isolation
         self._lost: Counter[Place] = Counter()
         self._running: dict[Channel, _Running] = {}
         self.occupied: set[Place] = set()
@@ -88,11 +76,13 @@ class Attempts:
     def start(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
         """Call the handler of an attempt whose start is durable."""
         channel = Channel(of, self._inbox, self._clock)
-        call = _Call(of, self._called(of), state, self._definition, self._input, channel)
+        sub_step = self._called(of)
+        call = Call(of, sub_step, Given.of(state, sub_step, of), self._definition, self._input, channel)
         name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"
         within = self._watched_by.context_of(of)
         supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name, context=within)
-        self._running[channel] = _Running(supervisor, supervisor.cancel)
+        process = HandlerProcess(call, self._isolation) if sub_step.options.isolate else None
+        self._running[channel] = _Running(supervisor, process.interrupt if process else supervisor.cancel, process)
 
     def _called(self, of: AttemptId) -> AnySubStep:
         """What is called: the sub-step's handler, or that of its compensation."""
@@ -104,7 +94,7 @@ class Attempts:
     def cancel(self) -> None:
         """Ask every running handler to stop."""
         for channel in self._running:
-            channel.cancelled = True
+            channel.cancel()
 
     def cancel_all(self) -> None:
         """Ask every running handler to stop, and interrupt those that are async."""
@@ -137,8 +127,14 @@ class Attempts:
         return bool(self._running)
 
     def _set_aside(self, channel: Channel) -> None:
-        """The attempt is settled and its handler still runs: until it ends its sub-step cannot start again."""
+        """The attempt is settled and its handler still runs: until it ends its sub-step cannot start again.
+
+        A process can be killed, so nothing waits for that: when the grace period is over, or the next attempt begins.
+        """
         channel.end()
+        if (process := self._running[channel].process) is not None:
+            self._loop.call_later(self._grace_s, process.kill)
+            return
         self.occupied.add(channel.of.place)
         self._loop.call_later(self._grace_s, self._count_as_stuck, channel)
 
@@ -165,10 +161,12 @@ class Attempts:
         if supervisors:
             await asyncio.wait(supervisors, timeout=2 * ENDING_S_MAX)
 
-    async def _supervise(self, call: _Call, timeout_s: float | None) -> None:
+    async def _supervise(self, call: Call, timeout_s: float | None) -> None:
         try:
             if call.is_transactional:
                 await self._transact(call, timeout_s)
+            elif (process := self._running[call.channel].process) is not None:
+                await self._isolate(call, process, timeout_s)
             elif timeout_s is not None or not call.sub_step.bindings.is_async:
                 await self._watch(call, timeout_s)
             elif (outcome := await call.run_async()) is not None:  # nothing to wait for beside it: no task of its own
@@ -182,8 +180,8 @@ class Attempts:
                 self.stuck.discard(call.of.place)
                 self._inbox.wake()
 
-    async def _watch(self, call: _Call, timeout_s: float | None) -> None:
-        running = call.running()
+    async def _watch(self, call: Call, timeout_s: float | None) -> None:
+        running = _running(call)
         self._running[call.channel].interrupt = partial(_cancel, running)
         try:
             await asyncio.wait({running}, timeout=timeout_s)
@@ -196,7 +194,38 @@ class Attempts:
         finally:
             self._post_outcome(running)
 
-    async def _transact(self, call: _Call, timeout_s: float | None) -> None:
+    async def _isolate(self, call: Call, process: HandlerProcess, timeout_s: float | None) -> None:
+        """The same for a handler in a process of its own, which does not outlive this."""
+        await self._end_former(call.channel)
+        if call.channel.is_over:
+            return
+        running = self._loop.create_task(process.run())
+        try:
+            await asyncio.wait({process.called}, timeout=BEGINNING_S_MAX)
+            if not process.called.done():
+                raise TimeoutError(f"the handler's process took longer than {BEGINNING_S_MAX:g} s to import its code")
+            await asyncio.wait({running}, timeout=timeout_s)
+            if not running.done():
+                self._settle_late(call, timeout_s or 0.0)
+                process.interrupt()
+                await asyncio.wait({running})
+        except asyncio.CancelledError:
+            process.interrupt()
+            await asyncio.wait({running}, timeout=ENDING_S_MAX)
+            raise
+        finally:
+            process.kill()
+            await asyncio.wait({running})
+            self._post_outcome(running)
+
+    async def _end_former(self, channel: Channel) -> None:
+        """Kill what is left of an attempt that was settled before: no two of a sub-step run at once."""
+        for other, running in list(self._running.items()):
+            if other is not channel and other.of.place == channel.of.place and running.process is not None:
+                running.process.kill()
+                await asyncio.wait({running.supervisor})
+
+    async def _transact(self, call: Call, timeout_s: float | None) -> None:
         """The same for a transactional handler: where it completed, that is recorded by its transaction or not at all.
 
         What it does after its attempt was settled otherwise has no effect, so no late outcome tells of it.
@@ -222,7 +251,7 @@ class Attempts:
         attempt.checkpoint(reached)
         self.occupied.discard(reached.of.place)
 
-    async def _end_transaction(self, call: _Call, attempt: TransactionalAttempt, outcome: Fact | None) -> None:
+    async def _end_transaction(self, call: Call, attempt: TransactionalAttempt, outcome: Fact | None) -> None:
         place = call.of.place
         if isinstance(outcome, fact.Completed):
             await attempt.record(outcome)
@@ -236,14 +265,17 @@ class Attempts:
         if running.done() and not running.cancelled() and (outcome := running.result()) is not None:
             self._inbox.post(outcome)
 
-    async def _time_out(self, call: _Call, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
+    async def _time_out(self, call: Call, running: asyncio.Future[Fact | None], timeout_s: float) -> None:
         """Record the timeout, unless it was settled before, and wait for the handler: a thread cannot be killed."""
+        self._settle_late(call, timeout_s)
+        _cancel(running)
+        await asyncio.wait({running})
+
+    def _settle_late(self, call: Call, timeout_s: float) -> None:
         if not call.channel.is_over:
             call.channel.flush()
             self._inbox.post(call.failed(HandlerTimeout(timeout_s), timeout_s))
             self._set_aside(call.channel)
-        _cancel(running)
-        await asyncio.wait({running})
 
 
 @dataclass(slots=True)
@@ -253,186 +285,16 @@ class _Running:
     supervisor: asyncio.Task[None]
     interrupt: Callable[[], object]
     """Stops the handler without giving it up, as far as that can be."""
+    process: HandlerProcess | None = None
 
 
-@dataclass(slots=True)
-class _Call:
-    """One call of one handler."""
-
-    of: AttemptId
-    sub_step: AnySubStep
-    state: State
-    definition: AnyDefinition
-    input: Any
-    channel: Channel
-    transaction: Transaction | None = None
-
-    def running(self) -> asyncio.Future[Fact | None]:
-        """The call under way: a task, or a thread."""
-        if self.sub_step.bindings.is_async:
-            return asyncio.create_task(self.run_async())
-        return threads.in_thread(self.run_plain, name=f"steplog-{self.of.key}")
-
-    async def run_async(self) -> Fact | None:
-        started, own = self.channel.clock.monotonic(), _OwnError()
-        try:
-            args, kwargs = self._arguments()
-            if resources := self.sub_step.bindings.resources:
-                async with AsyncExitStack() as stack:
-                    for name, resource in resources.items():
-                        kwargs[name] = await open_async(resource.provider, stack)
-                    stack.push(own)
-                    value = await self.sub_step.handler(*args, **kwargs)
-                own.raise_again()
-            else:
-                value = await self.sub_step.handler(*args, **kwargs)
-            return self._completed(value, started)
-        except BaseException as closing:  # a handler may raise anything, and anything it raises is its outcome
-            error = own.error or closing
-            if isinstance(error, asyncio.CancelledError) and (self.channel.cancelled or _is_being_cancelled()):
-                return None
-            return self._raised(error, started)
-
-    def run_plain(self) -> Fact | None:
-        started, own = self.channel.clock.monotonic(), _OwnError()
-        try:
-            args, kwargs = self._arguments()
-            with ExitStack() as stack:
-                for name, resource in self.sub_step.bindings.resources.items():
-                    kwargs[name] = open_plain(resource.provider, stack)
-                stack.push(own)
-                value = self.sub_step.handler(*args, **kwargs)
-            own.raise_again()
-            return self._completed(value, started)
-        except BaseException as closing:  # as above; a thread that ended in SystemExit would say nothing
-            return self._raised(own.error or closing, started)
-
-    def _arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        bindings = self.sub_step.bindings
-        kwargs: dict[str, Any] = {}
-        if bindings.transaction is not None:
-            kwargs[bindings.transaction] = self.transaction
-        for name, marker in bindings.results.items():
-            source = sub_step_of(self.state, marker.sub_step.key)
-            if source["status"] == "completed":
-                kwargs[name] = load(results_of(source), self.definition.sub_steps[marker.sub_step.key].returns)
-            else:
-                kwargs[name] = marker.default
-        of_item = [] if self.of.item is None else [load(self._input_of_item(), bindings.item)]
-        return [*of_item, *([self._step()] if bindings.wants_step else [])], kwargs
-
-    def _input_of_item(self) -> Any:
-        items = sub_step_of(self.state, self.of.key)["items"]
-        assert items is not None, self.of
-        assert self.of.item is not None, self.of
-        return items["inputs"][items["places"][self.of.item]]
-
-    def _step(self) -> Step[Any, Any]:
-        recorded: Any = state_of(self.state, self.of)
-        if self.of.undoing:
-            recorded = {"draft": None, "cursor": None, **(recorded["compensation"] or {})}
-        kind = self.definition.context_type
-        draft = open_draft(kind, self.state["context"], recorded["draft"])
-        self.channel.follow(draft, fields_of(open_draft(kind, self.state["context"])))
-        return Step(
-            self.state["job_id"],
-            self.input,
-            draft,
-            phase=self.of.phase,
-            name=self.of.sub_step,
-            attempt=self.of.attempt,
-            generation=self.of.generation,
-            idempotency_key=recorded["idempotency_key"] or "",
-            cursor=load(recorded["cursor"], Any),
-            item=self.of.item,
-            channel=self.channel,
-        )
-
-    def _completed(self, value: Any, started: float) -> Fact:
-        self.channel.flush()
-        if self.of.undoing and self.channel.changed():
-            raise ContextReadOnly(f"the compensation of {self.of.key} wrote {', '.join(self.channel.changed())}")
-        result, changed = dump(value, self.sub_step.bindings.returns, "result"), self.channel.changed()
-        if result is not None or changed:
-            refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
-        return fact.Completed(self.of, result, changed, self._seconds_since(started))
-
-    def _seconds_since(self, started: float) -> float:
-        return self.channel.clock.monotonic() - started
-
-    def _raised(self, error: BaseException, started: float) -> Fact | None:
-        self.channel.flush()
-        if isinstance(error, Cancelled) and self.channel.cancelled:
-            return None
-        if isinstance(error, Skip):
-            return fact.SkipRaised(self.of, message_of(error), self.is_transactional)
-        return self.failed(error, self._seconds_since(started))
-
-    def failed(self, error: BaseException, seconds: float) -> fact.Failed:
-        """The attempt's failure by that error."""
-        data = error_data(error, self.may_retry(error))
-        return fact.Failed(self.of, data, seconds, random.random(), self.is_transactional)
-
-    @property
-    def is_transactional(self) -> bool:
-        """Whether nothing of the attempt is left unless its completion is committed with it."""
-        return self.sub_step.bindings.transaction is not None
-
-    def may_retry(self, error: BaseException) -> bool:
-        """Whether the sub-step's policy has that error tried again."""
-        retry: Retry = self.sub_step.options.retry
-        return retry.allows(error) and not isinstance(error, _NEVER_RETRIED)
-
-
-class _OwnError:
-    """What the handler itself raised: closing its resources may swallow that or raise something else over it."""
-
-    error: BaseException | None = None
-
-    def __call__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
-        self.error = error
-        return False
-
-    def raise_again(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-
-def error_data(error: BaseException, retryable: bool) -> fact.ErrorData:
-    """An exception as the log keeps it; always recordable, whatever the exception does."""
-    return {
-        "type": escape(type(error).__qualname__, ERROR_MESSAGE_CHARS_MAX),
-        "message": message_of(error),
-        "traceback": escape(_traceback(error), TRACEBACK_CHARS_MAX),
-        "retryable": retryable,
-    }
-
-
-def message_of(error: BaseException) -> str:
-    """What an exception says, as the log keeps it."""
-    try:
-        message = str(error)
-    except BaseException as broken:  # an exception's own __str__ may raise anything
-        message = f"(its message cannot be read: {type(broken).__name__})"
-    return escape(message, ERROR_MESSAGE_CHARS_MAX)
-
-
-def _traceback(error: BaseException) -> str:
-    """From the handler's own frame on: how the engine came to call it says nothing."""
-    try:
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_globals is globals():
-            frames = frames.tb_next
-        return "".join(traceback.format_exception(type(error), error, frames))
-    except BaseException as broken:  # as in error_data
-        return f"(its traceback cannot be read: {type(broken).__name__})"
+def _running(call: Call) -> asyncio.Future[Fact | None]:
+    """The call under way: a task, or a thread."""
+    if call.sub_step.bindings.is_async:
+        return asyncio.create_task(call.run_async())
+    return threads.in_thread(call.run_plain, name=f"steplog-{call.of.key}")
 
 
 def _cancel(running: asyncio.Future[Fact | None]) -> bool:
     """Cancel an async handler, and whether it is one: a thread cannot be, and its future must tell when it ends."""
     return isinstance(running, asyncio.Task) and running.cancel()
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

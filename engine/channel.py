@@ -6,13 +6,12 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 from steplog.engine import facts as fact
 from steplog.engine.context import Context, Fields, changes, fields_of
 from steplog.engine.errors import AttemptOver
-from steplog.engine.facts import AttemptId
-from steplog.engine.inbox import Inbox
+from steplog.engine.facts import AttemptId, Fact
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import decode, encode, escape
 from steplog.eventstore.errors import PayloadRefused
@@ -29,10 +28,20 @@ _TOLD_EVERY_S = 1.0
 """How often progress and lines are recorded while the attempt goes on."""
 
 
+class Reported(Protocol):
+    """Where facts of a running attempt go: the runner's inbox, here or in another process."""
+
+    def post(self, fact: Fact, durable: Future[None] | None = None) -> None:
+        """Add a fact; `durable` is done once it is, or cannot be any more."""
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call it after a while."""
+
+
 class Channel:
     """An attempt's reports, from whichever thread its handler runs in."""
 
-    def __init__(self, of: AttemptId, inbox: Inbox, clock: Clock) -> None:
+    def __init__(self, of: AttemptId, inbox: Reported, clock: Clock) -> None:
         self.clock = clock
         self.of = of
         self._inbox = inbox
@@ -51,15 +60,24 @@ class Channel:
         """How a transactional attempt records a checkpoint: as the end of its present transaction."""
         self.cancelled = False
         """Whether the handler was asked to stop; until the attempt is over, what it reports is recorded."""
+        self.on_cancel: Callable[[], None] | None = None
+        """Told when that changes, or the attempt is over: the handler may be in another process."""
 
     @property
     def is_over(self) -> bool:
         """Whether the attempt was settled otherwise."""
         return self._over
 
+    def cancel(self) -> None:
+        """Ask the handler to stop."""
+        self.cancelled = True
+        if self.on_cancel is not None:
+            self.on_cancel()
+
     def end(self) -> None:
         """The attempt was settled otherwise."""
-        self.cancelled = self._over = True
+        self._over = True
+        self.cancel()
 
     def follow(self, draft: Context, base: Fields) -> None:
         """The draft whose changes count, and the fields it is compared with."""
@@ -72,24 +90,34 @@ class Channel:
     def checkpoint(self, cursor: Any) -> Awaitable[None]:
         kept, changed = decode(encode(cursor, path="cursor")), self.changed()
         refuse_unrecordable({"cursor": kept, "draft": {"set": changed}}, "checkpoint")
-        if self._over:
-            raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
+        self._refuse_if_over()
         if self.of.undoing:
             return _Done()
-        self._tell()
         reached = fact.CheckpointReached(self.of, kept, changed)
         if self.commit is not None:
+            self._tell()
             self.commit(reached)
             return _Done()
-        durable: Future[None] = Future()
-        durable.set_running_or_notify_cancel()
-        self._inbox.post(reached, durable)
+        durable = self.reach(reached)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             durable.result()
             return _Done()
         return asyncio.wrap_future(durable)
+
+    def reach(self, checkpoint: fact.CheckpointReached) -> Future[None]:
+        """Record it behind what is untold; done once it is durable. Raises AttemptOver."""
+        self._refuse_if_over()
+        self._tell()
+        durable: Future[None] = Future()
+        durable.set_running_or_notify_cancel()
+        self._inbox.post(checkpoint, durable)
+        return durable
+
+    def _refuse_if_over(self) -> None:
+        if self._over:
+            raise AttemptOver("the attempt was settled otherwise: its checkpoint is not recorded")
 
     def progress(self, done: float, total: float | None, note: str | None) -> None:
         numbers = {"done": done} if total is None else {"done": done, "total": total}
@@ -106,6 +134,12 @@ class Channel:
         with self._telling:
             for line in lines:
                 self._keep(escape(line, LOG_LINE_CHARS_MAX))
+        self._tell_in_time()
+
+    def relay(self, lines: list[str]) -> None:
+        """Lines that another process has kept within bounds already."""
+        with self._telling:
+            self._lines += lines
         self._tell_in_time()
 
     def _keep(self, line: str) -> None:

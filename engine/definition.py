@@ -16,7 +16,7 @@ from steplog.engine.limits import Limit
 from steplog.engine.mapping import Maps
 from steplog.engine.policies import Duration, Retry, Skip, seconds_of
 from steplog.engine.step import Job, NoInput, Step
-from steplog.engine.sub_step import AnySubStep, FanOut, Options, Plain, SubStep
+from steplog.engine.sub_step import AnySubStep, FanOut, Isolate, Options, Plain, SubStep
 from steplog.engine.transaction import Transaction
 from steplog.engine.values import dump
 from steplog.eventstore.codec import check_name
@@ -95,6 +95,7 @@ class Declares(Maps[I, C]):
         timeout: Duration | None = None,
         deadline: Duration | None = None,
         on_interrupt: OnInterrupt = "retry",
+        isolate: Isolate | None = None,
     ) -> Decorator[I, C]: ...
     def sub_step(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Declare a sub-step, as `@phase.sub_step` or `@phase.sub_step(retry=3, …)`.
@@ -102,7 +103,8 @@ class Declares(Maps[I, C]):
         `name` where the function's is not the wanted one; `after` sub-steps that must have settled first; `when` a
         condition on input and context, asked once; `optional` failures are tolerated; `retry` attempts in all;
         `timeout` of each attempt; `deadline` of all attempts and what lies between them; `on_interrupt` what becomes of
-        one whose owner died or had to stop. Raises DefinitionError.
+        one whose owner died or had to stop; `isolate="process"` runs each attempt in a process of its own, which ends
+        with it. Raises DefinitionError.
         """
         decorator: Decorator[I, C] = Decorator(self._declare, Options(**options))
         return decorator if handler is None else decorator(handler)
@@ -114,6 +116,7 @@ class Declares(Maps[I, C]):
         *,
         retry: Retry | int | None = None,
         timeout: Duration | None = None,
+        isolate: Isolate | None = None,
     ) -> Decorator[I, C]:
         """Declare how a completed sub-step's effect is undone: `@phase.compensate(charge, retry=5)`.
 
@@ -122,7 +125,8 @@ class Declares(Maps[I, C]):
         others with a default; it has an idempotency key of its own, and writes no context. Raises DefinitionError.
         """
         return Decorator(
-            lambda handler, options: self._undo(sub_step, handler, options), Options(retry=retry, timeout=timeout)
+            lambda handler, options: self._undo(sub_step, handler, options),
+            Options(retry=retry, timeout=timeout, isolate=isolate),
         )
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -267,6 +268,25 @@ class HandlerTimeout(SteplogError, TimeoutError):
     def __init__(self, timeout_s: float) -> None:
         super().__init__(f"took longer than {timeout_s:g} s")
         self.timeout_s = timeout_s
+
+
+class HandlerProcessDied(SteplogError):
+    """The handler's process ended before the handler did."""
+
+    def __init__(self, exit_code: int | None) -> None:
+        super().__init__(f"the handler's process {_end_of(exit_code)} before the handler returned")
+        self.exit_code = exit_code
+        """A signal's number below zero; None where the process it was forked from ended too."""
+
+
+def _end_of(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "was killed with the one that it was forked from"
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    known = {each.value: each.name for each in signal.Signals}
+    name = known.get(-exit_code, f"signal {-exit_code}")
+    return f"was killed by {name}{', as the kernel does where memory runs out,' if name == 'SIGKILL' else ''}"
 
 
 class IntegrityFailed(SteplogError):

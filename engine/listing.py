@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
-from steplog.engine.attempts import error_data
+from steplog.engine.calling import error_data
 from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.errors import ItemsRefused
 from steplog.engine.facts import ErrorData, Listed

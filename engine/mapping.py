@@ -14,7 +14,7 @@ from steplog.engine.errors import DefinitionError
 from steplog.engine.injection import Produces
 from steplog.engine.policies import Duration, Retry, Skip
 from steplog.engine.step import Job, NoInput, Step
-from steplog.engine.sub_step import AnySubStep, FanOut, Options, SubStep
+from steplog.engine.sub_step import AnySubStep, FanOut, Isolate, Options, SubStep
 from steplog.engine.transaction import Transaction
 from steplog.projections.plan import OnInterrupt
 
@@ -89,15 +89,16 @@ class Maps(ABC, Generic[I, C]):
         timeout: Duration | None = None,
         deadline: Duration | None = None,
         on_interrupt: OnInterrupt = "retry",
+        isolate: Isolate | None = None,
     ) -> MapDecorator[T, I, C]:
         """Declare a sub-step that does the same for each item of a list: `@phase.map(items=result(list_dishes), …)`.
 
         `items` is the result of another sub-step, a function of the job, or a list; it is asked for once and recorded.
         `key` names an item, in the log and in its idempotency key; text and whole numbers name themselves. `parallel`
-        bounds how many run at once. `retry`, `timeout` and `on_interrupt` are for each item, everything else is for the
-        group. Its result is the list of what the handler returned, in the items' order; items that were skipped have
-        none. An item that fails for good lets no other begin and fails the group; with `optional=True` the others go
-        on, and the failures are tolerated. Raises DefinitionError.
+        bounds how many run at once. `retry`, `timeout`, `on_interrupt` and `isolate` are for each item, everything else
+        is for the group. Its result is the list of what the handler returned, in the items' order; items that were
+        skipped have none. An item that fails for good lets no other begin and fails the group; with `optional=True` the
+        others go on, and the failures are tolerated. Raises DefinitionError.
         """
         if isinstance(items, Produces):
             raise DefinitionError(f"items= takes what a sub-step returns: items=result({items.name})")
@@ -114,6 +115,7 @@ class Maps(ABC, Generic[I, C]):
             timeout=timeout,
             deadline=deadline,
             on_interrupt=on_interrupt,
+            isolate=isolate,
         )
         fan_out = FanOut(items, key, parallel)
         return MapDecorator(lambda handler: self._declare(handler, options, fan_out))

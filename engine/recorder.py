@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from steplog.engine.attempts import error_data
+from steplog.engine.calling import error_data
 from steplog.engine.config import store_url
 from steplog.engine.context import Context
 from steplog.engine.decider import idempotency_key

@@ -32,6 +32,7 @@ from steplog.engine.facts import AttemptId, Fact, Situation
 from steplog.engine.fit import unfit_signals
 from steplog.engine.history import Loaded, position_of
 from steplog.engine.inbox import Entry, Inbox
+from steplog.engine.isolation.processes import Isolation
 from steplog.engine.keeping import StateKeeper
 from steplog.engine.lane import Lane
 from steplog.engine.observing import watch_of
@@ -54,7 +55,6 @@ from steplog.projections.head import head_of
 from steplog.projections.state import GOING_ON, State
 
 logger = logging.getLogger("steplog.engine")
-
 _READ_AGAIN_S = 0.2
 
 
@@ -84,13 +84,7 @@ class Runner:
     """Runs one job until it ends, waits for a person, or is handed back."""
 
     def __init__(
-        self,
-        owned: Owned,
-        store: Store,
-        outbox: Outbox,
-        clock: Clock,
-        settings: Settings,
-        lane: Lane | None = None,
+        self, owned: Owned, store: Store, outbox: Outbox, clock: Clock, settings: Settings, lane: Lane, forks: Isolation
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._store = store
@@ -98,7 +92,7 @@ class Runner:
         self._clock = clock
         self._time = JobTime(clock, owned.loaded.state["recorded_at"])
         self._settings = settings
-        self._lane = lane or Lane()
+        self._lane = lane
         self._claim = owned.claim
         self._definition = owned.definition
         self._release_after_s = settings.release_after_s if owned.may_release else None
@@ -116,6 +110,7 @@ class Runner:
             settings.grace_s,
             self._watch,
             lambda timeout_s: TransactionalAttempt(store, self, timeout_s),
+            forks,
         )
         self.turn = asyncio.Lock()
         """Whoever has it may append: the loop below, or an attempt whose transaction is to end."""
@@ -375,6 +370,7 @@ class Runner:
         An interruption is, in its place: where that is stored, the transaction can never be committed.
         """
         while unknown.of in in_progress(self.state):
+            self._asking.forget_all()  # they were asked about the context that it would leave
             interruption = self._decide([unknown])
             instead = self._item(interruption)
             code = await self._send(instead)

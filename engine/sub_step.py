@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, overload
+from typing import Any, Generic, Literal, Protocol, overload
 
 from typing_extensions import ParamSpec, TypeVar
 
@@ -19,6 +19,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 Out = TypeVar("Out")
+
+
+Isolate = Literal["process"]
+"""Where a handler runs that is not to share its worker's process."""
 
 
 class Plain(Protocol[P, R_co]):
@@ -53,6 +57,8 @@ class SubStep(Produces[R], Generic[P, Out, R]):
         self.undo: AnySubStep | None = None
         """Its compensation: no sub-step of the plan."""
         self.bindings: Bindings = bindings_of(handler, f"{phase}/{name}", of_item=fan_out is not None)
+        if options.isolate is not None:
+            _refuse_isolation(handler, self.bindings, f"{phase}/{name}")
         self.__doc__ = handler.__doc__
         self.__name__ = name
 
@@ -77,6 +83,19 @@ class SubStep(Produces[R], Generic[P, Out, R]):
         return f"<sub-step {self.key}>"
 
 
+def _refuse_isolation(handler: Callable[..., Any], bindings: Bindings, where: str) -> None:
+    """Raise DefinitionError for a handler that cannot run in another process."""
+    if bindings.transaction is not None:
+        raise DefinitionError(
+            f"{where}: isolate='process' and a transaction exclude each other: the transaction is on a connection of "
+            "the worker, and what commits it must be there; do the work in one sub-step and record it in another"
+        )
+    if "<locals>" in handler.__qualname__:
+        raise DefinitionError(
+            f"{where}: isolate='process' needs a handler at module level, where another process can import it"
+        )
+
+
 AnySubStep = SubStep[..., Any, Any]
 
 
@@ -94,6 +113,7 @@ class Options:
         timeout: Duration | None = None,
         deadline: Duration | None = None,
         on_interrupt: OnInterrupt = "retry",
+        isolate: Isolate | None = None,
         wait: WaitPlan | None = None,
     ) -> None:
         self.name = name
@@ -108,6 +128,9 @@ class Options:
         self.optional = optional
         self.retry = retry_of(retry)
         self.on_interrupt: OnInterrupt = on_interrupt
+        if isolate not in (None, "process"):
+            raise DefinitionError(f"isolate={isolate!r}: a handler runs in its worker, or in a 'process' of its own")
+        self.isolate = isolate
         self.timeout_s = None if timeout is None else seconds_of(timeout)
         self.deadline_s = None if deadline is None else seconds_of(deadline)
         for edge in self.after:

@@ -16,6 +16,8 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import DataMismatch, PlanMismatch
 from steplog.engine.fit import misfits
 from steplog.engine.history import load
+from steplog.engine.isolation.code import refuse_while_importing
+from steplog.engine.isolation.processes import Isolation
 from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.plan import plan_of
@@ -37,6 +39,7 @@ class Worker:
     """Claims jobs and keeps its lease on them. A context manager: entering makes it known, leaving retires it."""
 
     def __init__(self, store: Store, *, clock: Clock | None = None, settings: Settings | None = None) -> None:
+        refuse_while_importing()
         self.store = store
         self.settings = settings or Settings()
         self.clock: Clock = clock or store_clock(store)
@@ -51,6 +54,7 @@ class Worker:
         self.on_stop: list[Callable[[], None]] = []
         """Called, in any thread, when the worker is told to stop or was declared dead."""
         self._lane = Lane()
+        self._isolation = Isolation()
         self._runners: dict[str, tuple[Claim, Runner]] = {}
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="steplog-heartbeat", daemon=True)
@@ -67,6 +71,7 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
         self._heart.join()
+        self._isolation.close()
         self.writer.close()
         try:
             self.store.retire_worker(self.worker_id)
@@ -126,7 +131,7 @@ class Worker:
 
     def runner(self, owned: Owned) -> Runner:
         """A runner for a job this worker owns, on the running event loop."""
-        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings, self._lane)
+        runner = Runner(owned, self.store, self.outbox(), self.clock, self.settings, self._lane, self._isolation)
         self._runners[owned.loaded.state["job_id"]] = (owned.claim, runner)
         if self._stop_by is not None:
             runner.stop(self._stop_by - time.monotonic())

@@ -292,9 +292,6 @@ class PostgresStore:
     def feed_end(self) -> str:
         return feed_end(self._read)
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
-        return tables.latest_state(self._read, job_id, reducer_version, until)
-
     def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
         version, hash, stored, first = tables.open_job(self._read, job_id, reducer_version, until, PAGE_ROWS)
         start, end = stored.position if stored else Position(), version if until is None else min(until, version)

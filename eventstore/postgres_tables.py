@@ -188,13 +188,6 @@ def version_of_request(run: Run, job_id: str, request_id: str) -> int | None:
 
 # --- stored states ---------------------------------------------------------------------------------------------------
 
-_LATEST_STATE = """
-select 1, s.version, null, null, null, {s}.instant(s.recorded_at), s.state::text, s.hash
-from {s}.snapshots as s join {s}.events as e on e.job_id = s.job_id and e.version = s.version and e.hash = s.hash
-where s.job_id = %s and s.reducer_version = %s and s.version <= %s
-order by s.version desc limit 1
-"""
-
 # One round trip: the head, the latest state that is one of this log, and the first events behind it, in that order.
 _OPENED = """
 with head as (
@@ -225,12 +218,6 @@ select job_id, %s, version, hash, recorded_at, %s from {s}.events
 where job_id = %s and version = %s and hash = %s
 on conflict do nothing
 """
-
-
-def latest_state(run: Run, job_id: str, reducer_version: int, until: int | None) -> StoredState | None:
-    """The latest one up to there that is a state of this log."""
-    rows = run(_LATEST_STATE, [job_uuid(job_id), reducer_version, _VERSION_MAX if until is None else until])
-    return _stored(job_id, reducer_version, rows[0]) if rows else None
 
 
 def open_job(

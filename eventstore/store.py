@@ -377,10 +377,6 @@ class Store(Protocol):
         """
         ...
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
-        """The latest stored state of that reducer, at most at version `until`."""
-        ...
-
     def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
         """The latest stored state of that reducer, at most at version `until`, and the events behind it up to there.
 

@@ -246,18 +246,20 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
 
     def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Sequence[Event]]:
         with self._lock:
-            head, rows = self._job(job_id).head, list(self._job(job_id).rows)
+            job = self._job(job_id)
+            head, rows = job.head, list(job.rows)
         end = head.version if until is None else min(until, head.version)
         if after >= end:
             return
-        start, hash = position_at(job_id, rows, after), head.hash if end == head.version else None
-        yield from read_to(job_id, [row for row in rows if after < row.version <= end], start, end, hash)
+        start = position_at(job_id, rows, after)
+        wanted = [row for row in rows if after < row.version <= end]
+        yield from read_to(job_id, wanted, start, end, head.hash if end == head.version else None)
 
     def tail(self, head: Head, known: Position) -> list[Event]:
         with self._lock:
             rows = [row for row in self._job(head.job_id).rows if known.version < row.version <= head.version]
-        pages = read_to(head.job_id, rows, known, head.version, head.hash)
-        return list(unless_pruned(head.job_id, pages, lambda: self.pruned(head.job_id)))
+        events = read_to(head.job_id, rows, known, head.version, head.hash)
+        return list(unless_pruned(head.job_id, events, lambda: self.pruned(head.job_id)))
 
     def commit_mark(self) -> str:
         return str(len(self._feed))
@@ -274,12 +276,9 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         with self._lock:
             return as_cursor("memory", len(self._feed))
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
-        with self._lock:
-            return self._job(job_id).state_at(reducer_version, until)
-
     def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
-        stored = self.load_state(job_id, reducer_version, until)
+        with self._lock:
+            stored = self._job(job_id).state_at(reducer_version, until)
         return Opened(stored, self.read(job_id, stored.position.version if stored else 0, until))
 
     def save_state(self, stored: StoredState) -> None:

@@ -31,6 +31,8 @@ def _sub_step(key: Place, given: AnySubStep, replacements: Mapping[Provider, Any
     sub_step = copy(given)
     sub_step.bindings = replace(given.bindings, resources=resources)
     sub_step.handler = watch(key, given)
+    sub_step.options = copy(given.options)
+    sub_step.options.isolate = None  # a process of its own would see neither the test's resources nor its clock
     if given.undo is not None:
         place = place_of(*split_key(key), undoing=True)
         sub_step.undo = _sub_step(place, given.undo, replacements, watch)

@@ -35,7 +35,9 @@ from steplog.engine.claiming import claim_job
 from steplog.engine.definition import Definition
 from steplog.engine.errors import OwnershipLost
 from steplog.engine.history import load
+from steplog.engine.isolation.processes import Isolation
 from steplog.engine.jobs import prepare, recorded_input
+from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
@@ -368,7 +370,7 @@ class Process:
         owned = self._created() if not world.job_id else self._claimed(store, resume_by)
         self.life.epoch = owned.claim.epoch
         writer = cast(Writer, Sender(self))
-        self._runner = Runner(owned, store, Outbox(writer), self.clock, SETTINGS)
+        self._runner = Runner(owned, store, Outbox(writer), self.clock, SETTINGS, Lane(), Isolation())
         return await self._runner.run()
 
     def _created(self) -> Owned:
