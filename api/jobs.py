@@ -27,8 +27,6 @@ from steplog.projections.state import REDUCER_VERSION, State
 
 KEPT_JOBS = 64
 """How many folded jobs are kept."""
-KEPT_PAGES = 64
-"""How many pages of events are kept."""
 TURNS = 64
 
 
@@ -63,7 +61,6 @@ class Jobs:
         """The workflows whose code is at hand, by name."""
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._masks = {name: Masks.of(definition) for name, definition in definitions.items()}
-        self._pages: OrderedDict[tuple[str, int, int], list[dict[str, Any]]] = OrderedDict()
         self._turns = [threading.RLock() for _ in range(TURNS)]
         self._lock = threading.Lock()
 
@@ -131,20 +128,6 @@ class Jobs:
             self._kept.move_to_end(job_id)
             while len(self._kept) > KEPT_JOBS:
                 self._kept.popitem(last=False)
-
-    # --- events ------------------------------------------------------------------------------------------------------
-
-    def page(self, job_id: str, after: int, until: int) -> list[dict[str, Any]]:
-        """Events behind a version, for others' eyes; who asks for the same page at once reads it once."""
-        name = (job_id, after, until)
-        with self._turn_of(job_id):
-            if name not in self._pages:
-                events = list(self.store.read(job_id, after, until))
-                head = self.store.head(job_id)
-                self._pages[name] = self.shown_events(head.columns.workflow, events, self.secrets_of(head))
-                while len(self._pages) > KEPT_PAGES:
-                    self._pages.popitem(last=False)
-            return self._pages[name]
 
     # --- versions ----------------------------------------------------------------------------------------------------
 
