@@ -23,6 +23,7 @@ from steplog.eventstore.feed import FeedEntry
 router = APIRouter(prefix=API, tags=["streams"])
 
 _RETRY_MS = 2000
+_DROPPED = message_of("dropped", {"reason": "too far behind, or this server ends: come again with Last-Event-ID"})
 _STREAM: dict[str, Any] = {
     "response_class": StreamingResponse,
     "responses": {
@@ -93,7 +94,7 @@ async def _of_job(service: Service, job_id: str, version: int) -> AsyncIterator[
             if batch is not None:
                 newest = max([newest, *(entry.version for entry in batch.entries)])
             elif listener.is_dropped:
-                yield message_of("dropped", {"reason": "too far behind: come again with Last-Event-ID"})
+                yield _DROPPED
                 return
             else:
                 yield b": still here\n\n"
@@ -113,7 +114,7 @@ async def _of_all(service: Service, cursor: str | None) -> AsyncIterator[bytes]:
                 for message in _batch(batch.entries, batch.cursor):
                     yield message
             elif listener.is_dropped:
-                yield message_of("dropped", {"reason": "too far behind: come again with Last-Event-ID"})
+                yield _DROPPED
                 return
             else:
                 yield b": still here\n\n"
