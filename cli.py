@@ -402,7 +402,9 @@ def _advise(console: Console, view: View) -> None:
     """How a job that stands still goes on."""
     from steplog.projections.state import STOPPED
 
-    if view.stalled or view.state["status"] in (*STOPPED, "queued", "waiting"):
+    if view.state["undoing"] and view.state["status"] == "failed":
+        console.note(f"what it had done is undone; `{console.command(f'fork {view.name}')}` does it anew")
+    elif view.stalled or view.state["status"] in (*STOPPED, "queued", "waiting"):
         console.note(f"go on with `{console.command(f'resume {view.name}')}`")
 
 

@@ -19,7 +19,7 @@ from rounds import Runs, Servers, run_rounds
 from servers import delaying_proxy, postgres, restate
 
 ROUND_TRIP_S = 0.001
-QUICK = r"one job at a time, (PostgreSQL|SQLite)$|64 jobs at once, PostgreSQL"
+QUICK = r"no-op steps, one job at a time, (PostgreSQL|SQLite)$|64 jobs at once, PostgreSQL"
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import VersionChanged
 from steplog.engine.given import given_context, given_input, given_name, given_result
 from steplog.engine.history import Loaded, load
-from steplog.engine.lookup import find_place, find_sub_step
+from steplog.engine.lookup import find_place
 from steplog.engine.store_clock import store_clock
 from steplog.eventstore.chain import seal
 from steplog.eventstore.clock import Clock
@@ -210,7 +210,9 @@ def reset(store: Store, job_id: str, sub_step: str, *, by: str, same_key: bool =
 
     def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
         since = {(field, writer): value for event in tail for field, writer, value in writes_of(event)}
-        key = find_sub_step(state, sub_step)
+        key, item = find_place(state, sub_step)
+        if item is not None:
+            item_actions.refuse_reset(state, key, item)
         return actions.reset(state, key, who, written | since, same_key=same_key, group=group)
 
     return _act(store, loaded, action, how)

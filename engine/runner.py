@@ -370,6 +370,7 @@ class Runner:
         An interruption is, in its place: where that is stored, the transaction can never be committed.
         """
         while unknown.of in in_progress(self.state):
+            self._asking.forget_all()  # they were asked about the context that it would leave
             interruption = self._decide([unknown])
             instead = self._item(interruption)
             code = await self._send(instead)

@@ -22,7 +22,10 @@ def measured(tmp_path: Path, program: str, **work: Any) -> dict[str, Any]:
     return answer
 
 
-@pytest.mark.parametrize("program", ["steplog_jobs.py", "insert_commits.py", "group_commits.py"])
+@pytest.mark.parametrize(
+    "program",
+    ["steplog_jobs.py", "steplog_transactions.py", "insert_commits.py", "group_commits.py", "transaction_commits.py"],
+)
 def test_a_program_that_records_steps_does_all_of_them_durably(tmp_path: Path, program: str) -> None:
     answer = measured(tmp_path, program, jobs=3, steps=2, at_once=3)
 
