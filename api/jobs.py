@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from steplog.api.problems import Problem, invalid
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.history import Loaded, load
+from steplog.engine.history import Loaded, load, position_of
 from steplog.engine.masking import Masks, without
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog
@@ -101,13 +101,14 @@ class Jobs:
             return kept
 
     def _opened(self, head: Head) -> _Kept:
-        """The job with its latest events, read together: from a stored state on, a short one from its beginning."""
-        enough = head.version - LATEST_EVENTS
-        is_long = head.version > WHOLE_EVENTS_MAX
-        stored = self.store.load_state(head.job_id, REDUCER_VERSION, enough) if is_long else None
-        known = stored.position if stored else Position()
-        events = self.store.tail(head, known)
-        state = fold(events, as_state(stored.state) if stored else None)
+        """The job with its latest events: a long one from a stored state on, a short one from its beginning."""
+        if head.version <= WHOLE_EVENTS_MAX:
+            events = self.store.tail(head, Position())
+            return _Kept(Loaded(fold(events), head.position), _latest(events))
+        stored, to_fold = self.store.open_job(head.job_id, REDUCER_VERSION, head.version - LATEST_EVENTS)
+        known, earlier = stored.position if stored else Position(), list(to_fold)
+        events = self.store.tail(head, position_of(earlier[-1]) if earlier else known)
+        state = fold([*earlier, *events], as_state(stored.state) if stored else None)
         return _Kept(Loaded(state, head.position, known.version), _latest(events))
 
     def _caught_up(self, kept: _Kept, head: Head) -> _Kept | None:

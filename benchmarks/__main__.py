@@ -28,7 +28,7 @@ def main() -> None:
     environments = Environments()
     say("setting the peers up")
     if not options.alone:
-        environments.set_up()
+        environments.set_up({contestant.name for contest in chosen for contestant in contest.contestants})
     else:
         environments.left_out = dict.fromkeys(("DBOS", "Absurd", "Restate", "eventsourcing"), "not asked for")
     with ExitStack() as stack:

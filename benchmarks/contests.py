@@ -102,7 +102,7 @@ def _appends() -> list[Contest]:
 def _reading() -> list[Contest]:
     made = []
     for backend in ("PostgreSQL", "SQLite"):
-        for events in (10_000, 1_000_000):
+        for events in (20_000, 1_000_000):
             made.append(
                 Contest(
                     f"replay of {events:,} events, {backend}",
@@ -110,9 +110,10 @@ def _reading() -> list[Contest]:
                     {"what": "replay", "events": events},
                     (
                         Contestant("steplog", "steplog_logs.py", backend),
+                        Contestant("eventsourcing", "eventsourcing_replay.py", backend),
                         Contestant("fetch + parse", "steplog_logs.py", backend, {"what": "fetch and parse"}),
                     ),
-                    when="always" if events == 10_000 else "asked",
+                    when="always" if events == 20_000 else "asked",
                 )
             )
         ours = (Contestant("steplog", "steplog_logs.py", backend),)

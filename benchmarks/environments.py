@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,9 +34,11 @@ class Environments:
     left_out: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
-    def set_up(self) -> None:
-        """Everything that can be had; ours and the limits run in the environment this runs in."""
+    def set_up(self, wanted: Collection[str]) -> None:
+        """Those of the peers that can be had; ours and the limits run in the environment this runs in."""
         for name, packages in PACKAGES.items():
+            if name not in wanted:
+                continue
             try:
                 self.pythons[name] = _environment(name, packages)
                 self.versions[name] = _version(self.pythons[name], packages[0].partition("==")[0])

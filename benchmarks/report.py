@@ -6,6 +6,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 import orjson
 import psycopg
@@ -25,8 +26,10 @@ def machine(postgres_version: str | None) -> str:
 def table(contest: Contest, all_runs: Sequence[Runs]) -> str:
     """One contest in Markdown."""
     ours = all_runs[0].rate
-    rows = [_row(runs, ours, contest.unit == "steps/s") for runs in all_runs]
-    head = f"| {contest.name} | {contest.unit} | lowest–highest | steplog is | fsyncs per step |"
+    records_steps = contest.unit == "steps/s"
+    rows = [_row(runs, ours, records_steps) for runs in all_runs]
+    last = "fsyncs per step" if records_steps else "beside"
+    head = f"| {contest.name} | {contest.unit} | lowest–highest | steplog is | {last} |"
     return "\n".join([head, "|---|---:|---:|---:|---:|", *rows, ""])
 
 
@@ -35,10 +38,17 @@ def _row(runs: Runs, ours: float | None, records_steps: bool) -> str:
     if rate is None:
         return f"| {name} | left out | {_cell(runs.failed or '')} | | |"
     beside = f"{ours / rate:.2f} ×" if ours and runs.contestant.name != "steplog" else ""
-    flushes = sorted(runs.flushes_per_unit)[len(runs.flushes_per_unit) // 2]
-    counted = f"{flushes:.2f}" if records_steps and runs.contestant.backend.startswith("PostgreSQL") else ""
+    counted = _flushes(runs) if records_steps else _notes(runs)
     spread = f"{_number(min(runs.rates))}–{_number(max(runs.rates))}"
     return f"| {name} | {_number(rate)} | {spread} | {beside} | {counted} |"
+
+
+def _flushes(runs: Runs) -> str:
+    return f"{median(runs.flushes_per_unit):.2f}" if runs.contestant.backend.startswith("PostgreSQL") else ""
+
+
+def _notes(runs: Runs) -> str:
+    return ", ".join(f"{name} {median(notes[name] for notes in runs.notes):.1f}" for name in runs.notes[0])
 
 
 def settings(results: Iterable[tuple[Contest, Sequence[Runs]]]) -> str:

@@ -18,7 +18,7 @@ from environments import Environments
 from servers import Postgres
 
 PROGRAMS = Path(__file__).with_name("programs")
-RUN_S_MAX = 300
+RUN_S_MAX = 900
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Runs:
     rates: list[float] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     flushes_per_unit: list[float] = field(default_factory=list)
+    notes: list[dict[str, float]] = field(default_factory=list)
     failed: str | None = None
 
     @property
@@ -71,8 +72,8 @@ def _run_once(contest: Contest, runs: Runs, servers: Servers, environments: Envi
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         runs.failed = str(error)
         return
-    kilobytes = measured["notes"].get("kb")
-    runs.rates.append(1024 / kilobytes if kilobytes else measured["units"] / measured["seconds"])
+    runs.rates.append(measured["units"] / measured["seconds"])
+    runs.notes.append(measured["notes"])
     runs.settings = measured["settings"]
     runs.flushes_per_unit.append((after - before) / (measured["units"] + measured["warm_up"]))
 

@@ -10,15 +10,13 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from steplog.commands.integrity import write_whole
-from steplog.commands.sharing import config_of, console_of, store_of
+from steplog.commands.sharing import console_of, count_of_jobs, projections_of, store_of
 from steplog.terminal.command import Command
 from steplog.terminal.console import Console
 
 if TYPE_CHECKING:
     from steplog.eventstore.store import Store
-    from steplog.projections.projecting import Projection
 
-TOLD_EVERY_JOBS = 1000
 PROJECTIONS = ("statistics", "report")
 
 
@@ -48,7 +46,7 @@ def _projections(console: Console, store: Store) -> list[dict[str, Any]]:
     from steplog.projections.runner import ProjectionRunner
 
     checkpoints, aside = store.projected.checkpoints(), store.projected.quarantined()
-    lags = ProjectionRunner(store, _own(console)).lags_s()
+    lags = ProjectionRunner(store, projections_of(console)).lags_s()
     return [
         {
             "name": name,
@@ -88,17 +86,17 @@ def rebuild(console: Console, projection: str | None) -> None:
     What was broken off goes on from where it was. Jobs run on meanwhile, and what was put aside is tried again.
     """
     from steplog.projections.runner import rebuild as building
+    from steplog.terminal.progress import Progress
 
     with store_of(console) as store:
-        for each in _own(console):
+        for each in projections_of(console):
             if projection not in (None, each.name):
                 continue
-            told = jobs = 0
-            for built in building(store, each):
-                jobs = built.jobs
-                if jobs >= told + TOLD_EVERY_JOBS:
-                    told = jobs
-                    console.note(f"{each.name}: {jobs} jobs so far")
+            jobs = 0
+            with Progress(console, each.name, count_of_jobs(store), "jobs") as progress:
+                for built in building(store, each):
+                    jobs = built.jobs
+                    progress.at(jobs)
             if console.output == "table":
                 console.lines([f"{each.name}: rebuilt from {jobs} jobs"])
             else:
@@ -117,7 +115,7 @@ def project(console: Console, once: bool) -> None:
     from steplog.projections.runner import ProjectionRunner
 
     with store_of(console) as store:
-        runner = ProjectionRunner(store, _own(console))
+        runner = ProjectionRunner(store, projections_of(console))
         if once:
             runner.catch_up()
             return
@@ -246,12 +244,6 @@ def sql(console: Console, every: bool) -> None:
         console.lines(script(dialect, chosen).splitlines() if chosen else [])
         if not chosen:
             console.note(f"{store.url} is up to date")
-
-
-def _own(console: Console) -> list[Projection]:
-    from steplog.projections.runner import own_projections
-
-    return own_projections(config_of(console).report_table.value)
 
 
 COMMANDS = (status, sql, rebuild, project, prune)

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from steplog.commands.seeing import note_fleet
-from steplog.commands.sharing import console_of, store_of
+from steplog.commands.sharing import console_of, count_of_jobs, projections_of, store_of
 from steplog.terminal.command import Command, log_to_stderr
 from steplog.terminal.console import Console
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from steplog.engine.anchors import Anchor
     from steplog.engine.verification import Tally
     from steplog.eventstore.store import Store
+    from steplog.projections.kept_documents import KeptDocuments
     from steplog.projections.verification import Finding
 
 ANCHOR_KEY = "STEPLOG_ANCHOR_KEY"
-TOLD_EVERY_JOBS = 1000
 
 file_option = click.option(
     "-o", "--file", "out", type=click.Path(path_type=Path, dir_okay=False), help="Where to (default: stdout)."
@@ -38,7 +38,7 @@ job_or_all = click.argument("job", required=False)
 @click.option("--anchor", "anchors", type=click.File("rb"), help="Compare with what `steplog anchor` wrote.")
 @console_of
 def verify(console: Console, job: str | None, every: bool, anchors: IO[bytes] | None) -> None:
-    """Check all that is stored of a job, or of all: chains, events, heads, stored states, keys.
+    """Check all that is stored of a job, or of all: chains, events, heads, stored states, keys, projections.
 
     Exit code 7 if anything is not what it should be; each such thing is a line. With STEPLOG_ANCHOR_KEY set, the anchor
     must be signed with it.
@@ -100,7 +100,7 @@ def doctor(console: Console, repair: bool) -> None:
 
         def findings() -> Iterator[dict[str, Any]]:
             nonlocal left
-            for found in verify_all(store):
+            for found in verify_all(store, kept=_kept_documents(console, store)):
                 repaired = repair and found.repairable and found.job_id is not None
                 if repaired and found.job_id is not None:
                     repair_head(store, found.job_id)
@@ -183,21 +183,31 @@ def _jobs(store: Store, job: str | None, every: bool) -> Iterator[str]:
 def _findings(console: Console, store: Store, job: str | None, known: list[Anchor], tally: Tally) -> Iterator[Finding]:
     from steplog.engine.anchors import differences
     from steplog.engine.verification import verify_all, verify_job
-    from steplog.eventstore.errors import JobNotFound
+    from steplog.eventstore.errors import JobNotFound, StoreDamaged
+    from steplog.terminal.progress import Progress
 
-    def told() -> None:
-        if tally.jobs % TOLD_EVERY_JOBS == 0:
-            console.note(f"{tally.jobs} jobs, {tally.events} events so far")
-
+    kept = _kept_documents(console, store)
     if job is None:
-        yield from verify_all(store, tally, told)
+        total = 0
+        with suppress(StoreDamaged):  # what cannot be counted is looked at all the same
+            total = count_of_jobs(store)
+        with Progress(console, "verify", total, "jobs") as progress:
+            for found in verify_all(store, tally, lambda: progress.at(tally.jobs), kept):
+                progress.clear()
+                yield found
         yield from differences(store, known)
         return
     job_id = _find_stored(store, job)
     anchored = [each for each in known if each.job_id == job_id]
     with suppress(JobNotFound) if anchored else nullcontext():
-        yield from verify_job(store, job_id, tally)
+        yield from verify_job(store, job_id, tally, kept)
     yield from differences(store, anchored)
+
+
+def _kept_documents(console: Console, store: Store) -> list[KeptDocuments]:
+    from steplog.projections.kept_documents import KeptDocuments
+
+    return [KeptDocuments(store, each) for each in projections_of(console)]
 
 
 def _find_stored(store: Store, job: str) -> str:

@@ -12,6 +12,7 @@ from steplog.terminal.console import Console
 if TYPE_CHECKING:
     from steplog.engine.config import Config
     from steplog.eventstore.store import Store
+    from steplog.projections.projecting import Projection
     from steplog.projections.state import State
     from steplog.terminal.tree import View
 
@@ -39,6 +40,18 @@ def open_at(console: Console, *, create: bool = False) -> Store:
 def store_of(console: Console, *, create: bool = False) -> AbstractContextManager[Store]:
     """The same, for as long as it is used."""
     return closing(open_at(console, create=create))
+
+
+def count_of_jobs(store: Store) -> int:
+    """How many jobs the store has now."""
+    return sum(count for statuses in store.counts().values() for count in statuses.values())
+
+
+def projections_of(console: Console) -> list[Projection]:
+    """The projections that steplog keeps itself, into the table that the settings name."""
+    from steplog.projections.runner import own_projections
+
+    return own_projections(config_of(console).report_table.value)
 
 
 def view_of(console: Console, store: Store, state: State, *, past: bool = False) -> View:

@@ -17,7 +17,7 @@ from steplog.engine.deciding.fan_outs import due_items, expand, settle
 from steplog.engine.deciding.keys import idempotency_key
 from steplog.engine.deciding.outcomes import take
 from steplog.engine.deciding.suspects import a_suspect_runs, is_suspect
-from steplog.engine.deciding.waits import begin_wait, end_waits
+from steplog.engine.deciding.waits import begin_wait, end_waits, take_signals
 from steplog.engine.facts import Fact, Situation
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import seconds_between
@@ -163,6 +163,7 @@ class _Deciding(Draft):
         if self.state["phases"][phase]["status"] == "pending":
             self.emit(ev.PhaseStarted(phase=phase))
         if self.state["deadlines"]:
+            take_signals(self, phase)
             fail_late(self, phase)
         failure = self._start_what_can(phase)
         if failure is None:

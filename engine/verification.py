@@ -1,4 +1,5 @@
-"""Reading a store against itself: each job's log, head, states and key; and putting heads right that are not.
+"""Reading a store against itself: each job's log, head, states, key and what projections keep of it; and putting heads
+right that are not.
 
 Memory is bounded: rows and states come one after the other, jobs and keys page by page.
 """
@@ -16,6 +17,7 @@ from steplog.eventstore.inspection import Key, all_job_ids, all_keys
 from steplog.eventstore.store import Head, Proposal, Store
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
+from steplog.projections.kept_documents import KeptDocuments
 from steplog.projections.verification import Finding, examine
 
 
@@ -27,8 +29,13 @@ class Tally:
     events: int = 0
 
 
-def verify_job(store: Store, job_id: str, tally: Tally | None = None) -> Iterator[Finding]:
-    """What is wrong with a job. Appends may go on meanwhile. Raises JobNotFound where nothing is stored of it."""
+def verify_job(
+    store: Store, job_id: str, tally: Tally | None = None, kept: Sequence[KeptDocuments] = ()
+) -> Iterator[Finding]:
+    """What is wrong with a job, and with what those projections keep of it. Appends may go on meanwhile.
+
+    Raises JobNotFound where nothing is stored of it.
+    """
     tally = tally or Tally()
     tally.jobs += 1
     try:
@@ -40,6 +47,8 @@ def verify_job(store: Store, job_id: str, tally: Tally | None = None) -> Iterato
         tally.events += head.version
         yield from _rows_behind(store, head)
         yield from _wrong_key(store, head)
+        for documents in kept:
+            yield from documents.wrong_of(job_id)
     except JobNotFound:
         first = next(store.inspection.rows(job_id), None)
         if first is None:
@@ -51,9 +60,15 @@ def verify_job(store: Store, job_id: str, tally: Tally | None = None) -> Iterato
         yield Finding(job_id, 0, str(error))
 
 
-def verify_all(store: Store, tally: Tally | None = None, told: Callable[[], None] = lambda: None) -> Iterator[Finding]:
-    """What is wrong with the whole store; `told` is called after each job."""
-    for part in (_wrong_files(store), _wrong_jobs(store, tally or Tally(), told), _wrong_keys(store)):
+def verify_all(
+    store: Store,
+    tally: Tally | None = None,
+    told: Callable[[], None] = lambda: None,
+    kept: Sequence[KeptDocuments] = (),
+) -> Iterator[Finding]:
+    """What is wrong with the whole store, and with what those projections keep; `told` is called after each job."""
+    jobs, totals = _wrong_jobs(store, tally or Tally(), told, kept), (each.wrong_totals() for each in kept)
+    for part in (_wrong_files(store), jobs, _wrong_keys(store), *totals):
         try:
             yield from part
         except StoreDamaged as error:
@@ -107,10 +122,12 @@ def _wrong_files(store: Store) -> Iterator[Finding]:
         yield Finding(None, 0, f"the database says of itself: {text}")
 
 
-def _wrong_jobs(store: Store, tally: Tally, told: Callable[[], None]) -> Iterator[Finding]:
+def _wrong_jobs(
+    store: Store, tally: Tally, told: Callable[[], None], kept: Sequence[KeptDocuments]
+) -> Iterator[Finding]:
     for job_id in all_job_ids(store.inspection):
         try:
-            yield from verify_job(store, job_id, tally)
+            yield from verify_job(store, job_id, tally, kept)
         except JobNotFound:
             yield Finding(job_id, 0, "there are states or an index of this job, and neither head nor events")
         told()

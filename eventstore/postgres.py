@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import uuid4
@@ -58,6 +59,7 @@ from steplog.eventstore.store import (
     HeadQuery,
     Look,
     NewJob,
+    Opened,
     Proposal,
     Rule,
     Slots,
@@ -67,9 +69,9 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import read_to, tail_of, unless_pruned
+from steplog.eventstore.stream import fetched_ahead, read_to, tail_of, unless_pruned
 
-PAGE_ROWS = 500
+PAGE_ROWS = 1000
 """How many events one query of `read` fetches; between pages no transaction is open."""
 
 _APPEND = """
@@ -265,9 +267,9 @@ class PostgresStore:
         return tables.jobs_of_key(self._read, workflow, key)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
-        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+        return unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
 
-    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Sequence[Event]]:
         head = self.head(job_id)
         end = head.version if until is None else min(until, head.version)
         if after >= end:
@@ -290,8 +292,12 @@ class PostgresStore:
     def feed_end(self) -> str:
         return feed_end(self._read)
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
-        return tables.latest_state(self._read, job_id, reducer_version, until)
+    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
+        version, hash, stored, first = tables.open_job(self._read, job_id, reducer_version, until, PAGE_ROWS)
+        start, end = stored.position if stored else Position(), version if until is None else min(until, version)
+        more = self._rows(job_id, first[-1].version, end) if len(first) == PAGE_ROWS else ()
+        events = read_to(job_id, chain(first, more), start, end, hash if end == version else None)
+        return Opened(stored, unless_pruned(job_id, events, lambda: self.pruned(job_id)))
 
     def save_state(self, stored: StoredState) -> None:
         tables.insert_state(self._read, stored)
@@ -321,8 +327,14 @@ class PostgresStore:
         return Position(version, rows[0].hash, rows[0].recorded_at)
 
     def _rows(self, job_id: str, after: int, until: int | None) -> Iterator[Row]:
+        pages = self._pages(job_id, after, until)
+        first = list(islice(pages, 1))
+        more = fetched_ahead(pages) if first and len(first[0]) == PAGE_ROWS else pages
+        return chain.from_iterable(chain(first, more))
+
+    def _pages(self, job_id: str, after: int, until: int | None) -> Iterator[list[Row]]:
         while page := tables.rows_after(self._read, job_id, after, until, PAGE_ROWS):
-            yield from page
+            yield page
             after = page[-1].version
             if until is not None and after >= until:
                 return

@@ -188,10 +188,28 @@ def version_of_request(run: Run, job_id: str, request_id: str) -> int | None:
 
 # --- stored states ---------------------------------------------------------------------------------------------------
 
-_LATEST_STATE = """
-select version, hash, {s}.instant(recorded_at), state::text from {s}.snapshots
-where job_id = %s and reducer_version = %s and version <= %s
-order by version desc limit 1
+# One round trip: the head, the latest state that is one of this log, and the first events behind it, in that order.
+_OPENED = """
+with head as (
+    select version, hash, least(%(until)s::bigint, version) as until from {s}.jobs where job_id = %(job_id)s::uuid
+), latest as (
+    select s.version, s.hash, s.recorded_at, s.state
+    from {s}.snapshots as s join {s}.events as e on e.job_id = s.job_id and e.version = s.version and e.hash = s.hash
+    where s.job_id = %(job_id)s::uuid and s.reducer_version = %(reducer_version)s
+        and s.version <= (select until from head)
+    order by s.version desc limit 1
+)
+select 0, version, null, null, null::integer, null, null, hash from head
+union all
+select 1, version, null, null, null::integer, {s}.instant(recorded_at), state::text, hash from latest
+union all (
+    select 2, version, event_id::text, type, schema_version, {s}.instant(recorded_at), data::text, hash
+    from {s}.events
+    where job_id = %(job_id)s::uuid and version > coalesce((select version from latest), 0)
+        and version <= (select until from head)
+    order by version limit %(limit)s::integer
+)
+order by 1, 2
 """
 
 _INSERT_STATE = """
@@ -202,11 +220,26 @@ on conflict do nothing
 """
 
 
-def latest_state(run: Run, job_id: str, reducer_version: int, until: int | None) -> StoredState | None:
-    rows = run(_LATEST_STATE, [job_uuid(job_id), reducer_version, _VERSION_MAX if until is None else until])
-    if not rows:
-        return None
-    version, hash, recorded_at, text = rows[0]
+def open_job(
+    run: Run, job_id: str, reducer_version: int, until: int | None, limit: int
+) -> tuple[int, str, StoredState | None, list[Row]]:
+    """The head's version and hash, the latest state up to `until`, and at most `limit` rows behind it."""
+    given = {
+        "job_id": job_uuid(job_id),
+        "reducer_version": reducer_version,
+        "until": _VERSION_MAX if until is None else until,
+        "limit": limit,
+    }
+    found = run(_OPENED, given)
+    if not found:
+        raise JobNotFound(job_id)
+    _, head_version, *_, head_hash = found.pop(0)
+    stored = _stored(job_id, reducer_version, found.pop(0)) if found and found[0][0] == 1 else None
+    return head_version, head_hash, stored, [as_row(row[1:]) for row in found]
+
+
+def _stored(job_id: str, reducer_version: int, row: Sequence[Any]) -> StoredState:
+    _, version, _, _, _, recorded_at, text, hash = row
     try:
         state = orjson.loads(text)
     except ValueError as error:

@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from operator import add, methodcaller
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import orjson
 
 from steplog.eventstore.chain import Position, link
 from steplog.eventstore.codec import decode
@@ -25,7 +27,7 @@ from steplog.eventstore.events import CATALOGUE, Event, EventData, JobForked
 from steplog.eventstore.upcasters import upcast
 
 FORK = JobForked.type()
-CHUNK_ROWS = 500
+CHUNK_ROWS = 200
 """How many rows are checked at once."""
 
 
@@ -57,13 +59,18 @@ def read_rows(job_id: str, rows: Iterable[Row], after: Position) -> Iterator[Eve
 
     Raises DamagedLog at a gap, a broken chain or malformed data, UnknownEvent at a type or version not known here.
     """
+    return chain.from_iterable(read_chunks(job_id, rows, after))
+
+
+def read_chunks(job_id: str, rows: Iterable[Row], after: Position) -> Iterator[Sequence[Event]]:
+    """The same, as many at a time as are checked together; those before one that cannot be read come by themselves."""
     end = after
     for chunk in _chunks(rows):
         events = _all_at_once(job_id, chunk, end)
         if events is None:
-            yield from _one_by_one(job_id, chunk, end)
+            yield from ([event] for event in _one_by_one(job_id, chunk, end))
         else:
-            yield from events
+            yield events
         last = chunk[-1]
         end = Position(last.version, last.hash, last.recorded_at)
 
@@ -93,12 +100,15 @@ def _all_at_once(job_id: str, rows: Sequence[Row], after: Position) -> list[Even
         return None
     try:
         before = _parent_hash(job_id, payloads[0]) if first == 1 and types[0] == FORK else after.hash
-        of_them = repeat(job_id), map(str, versions), ids, types, map(str, schemas), instants, repeat("")
-        envelopes = map(str.encode, map("\n".join, zip((before, *hashes[:-1]), *of_them, strict=False)))
-        bytes_of = payloads if type(payloads[0]) is bytes else tuple(map(str.encode, payloads))
-        if tuple(map(_hexdigest, map(sha256, map(add, envelopes, bytes_of)))) != hashes:
+        of_them = (before, *hashes[:-1]), repeat(job_id), map(str, versions), ids, types, map(str, schemas), instants
+        if type(payloads[0]) is bytes:
+            envelopes = map(str.encode, map("\n".join, zip(*of_them, repeat(""), strict=False)))
+            linked: Iterable[bytes] = map(add, envelopes, payloads)
+        else:
+            linked = map(str.encode, map("\n".join, zip(*of_them, payloads, strict=False)))
+        if tuple(map(_hexdigest, map(sha256, linked))) != hashes:
             return None
-        data = list(map(decode, bytes_of))
+        data = list(map(orjson.loads, payloads))
         signatures = {
             (type_of, schema, *each, *map(type, each.values()))
             for type_of, schema, each in zip(types, schemas, data, strict=True)

@@ -18,6 +18,7 @@ from uuid import uuid4
 from steplog.eventstore import sqlite_log as log
 from steplog.eventstore import sqlite_schedules
 from steplog.eventstore import sqlite_schema as schema
+from steplog.eventstore import sqlite_states as states
 from steplog.eventstore import sqlite_tables as tables
 from steplog.eventstore import sqlite_work as work
 from steplog.eventstore.chain import Position
@@ -57,6 +58,7 @@ from steplog.eventstore.store import (
     HeadQuery,
     Look,
     NewJob,
+    Opened,
     Rule,
     Slots,
     StoredState,
@@ -238,9 +240,9 @@ class SQLiteStore:
             return tables.jobs_of_key(connection, workflow, key)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
-        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+        return unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
 
-    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Sequence[Event]]:
         with self._reading() as connection:
             head = tables.get_head(connection, job_id)
             end = head.version if until is None else min(until, head.version)
@@ -268,13 +270,18 @@ class SQLiteStore:
         with self._reading() as connection:
             return feed_end(connection)
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
+    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
         with self._reading() as connection:
-            return tables.latest_state(connection, job_id, reducer_version, until)
+            version, hash, stored = states.open_job(connection, job_id, reducer_version, until)
+        end = version if until is None else min(until, version)
+        start = stored.position if stored else Position()
+        rows = self._rows(job_id, start.version, end) if start.version < end else ()
+        events = read_to(job_id, rows, start, end, hash if end == version else None)
+        return Opened(stored, unless_pruned(job_id, events, lambda: self.pruned(job_id)))
 
     def save_state(self, stored: StoredState) -> None:
         with self._writing() as connection:
-            tables.insert_state(connection, stored)
+            states.insert_state(connection, stored)
 
     def prune(self, job_id: str, at: Position) -> bool:
         with self._writing() as connection:

@@ -8,13 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from steplog.eventstore.chain import Position, end_of
+from steplog.eventstore.chain import end_of
 from steplog.eventstore.errors import DamagedLog, JobNotFound
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.finding import oldest_id
 from steplog.eventstore.heads import HEAD_COLUMNS, counted
 from steplog.eventstore.rows import Row, as_row
-from steplog.eventstore.store import Append, Head, HeadColumns, HeadQuery, StoredState, Worker, WorkerIdentity
+from steplog.eventstore.store import Append, Head, HeadColumns, HeadQuery, Worker, WorkerIdentity
 from steplog.eventstore.stream import Mark
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
@@ -348,39 +348,6 @@ def insert_request(connection: sqlite3.Connection, job_id: str, request_id: str,
     )
 
 
-# --- stored states ---------------------------------------------------------------------------------------------------
-
-
-def latest_state(
-    connection: sqlite3.Connection, job_id: str, reducer_version: int, until: int | None
-) -> StoredState | None:
-    row = connection.execute(
-        "SELECT version, hash, recorded_at, state FROM snapshots"
-        " WHERE job_id = :job_id AND reducer_version = :reducer_version AND (:until IS NULL OR version <= :until)"
-        " ORDER BY version DESC LIMIT 1",
-        {"job_id": job_id, "reducer_version": reducer_version, "until": until},
-    ).fetchone()
-    if row is None:
-        return None
-    version, hash, recorded_at, text = row
-    try:
-        state = orjson.loads(text)
-    except ValueError as error:
-        raise DamagedLog(job_id, version, f"the state stored there is no JSON: {error}") from error
-    return StoredState(job_id, Position(version, hash, recorded_at), reducer_version, state)
-
-
-def insert_state(connection: sqlite3.Connection, stored: StoredState) -> None:
-    """A state of a log that is not this one, for it went backwards meanwhile, is not kept."""
-    at = stored.position
-    connection.execute(
-        "INSERT INTO snapshots (job_id, reducer_version, version, hash, recorded_at, state)"
-        " SELECT job_id, ?, version, hash, recorded_at, ? FROM events WHERE job_id = ? AND version = ? AND hash = ?"
-        " ON CONFLICT DO NOTHING",
-        (stored.reducer_version, _json(stored.state), stored.job_id, at.version, at.hash),
-    )
-
-
 # --- workers ---------------------------------------------------------------------------------------------------------
 
 
@@ -440,5 +407,5 @@ def _worker(row: Sequence[Any]) -> Worker:
 
 
 def _json(value: object) -> str:
-    # What is in a head or a state came out of the log, where it was checked; a state may nest deeper than a payload.
+    # What is in a head came out of the log, where it was checked.
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

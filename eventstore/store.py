@@ -208,6 +208,13 @@ class StoreTransaction(Protocol):
         ...
 
 
+class Opened(NamedTuple):
+    """What a job is folded from: a stored state of it if there is one, and the checked events behind that."""
+
+    stored: StoredState | None
+    events: Iterator[Event]
+
+
 class Store(Protocol):
     """An append-only log of jobs, with their heads, workers and stored states."""
 
@@ -370,8 +377,11 @@ class Store(Protocol):
         """
         ...
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
-        """The latest stored state of that reducer, at most at version `until`."""
+    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
+        """The latest stored state of that reducer, at most at version `until`, and the events behind it up to there.
+
+        One round trip where they are not many. Raises JobNotFound; the events raise what those of `read` do.
+        """
         ...
 
     def save_state(self, stored: StoredState) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobPruned, LogError
 from steplog.eventstore.events import Event
-from steplog.eventstore.rows import Row, read_rows
+from steplog.eventstore.rows import Row, read_chunks
 from steplog.eventstore.store import Append, BatchCount, Code, Head
+
+T = TypeVar("T")
 
 
 class Mark(NamedTuple):
@@ -53,25 +57,38 @@ def judge(item: Append, head: LogEnd, marks: Callable[[], Mapping[int, Mark]]) -
     return Code.STORED if head.version == expected.version else Code.CONFLICT
 
 
-def read_to(job_id: str, rows: Iterable[Row], after: Position, version: int, hash: str | None) -> Iterator[Event]:
-    """Checked events behind `after`, which must end at that version, and with that hash if one is known.
+def read_to(
+    job_id: str, rows: Iterable[Row], after: Position, version: int, hash: str | None
+) -> Iterator[Sequence[Event]]:
+    """Checked events behind `after`, many at a time, which must end at that version, with that hash if it is known.
 
     Raises DamagedLog, also where the log ends early, before an event is handed out that is not what it should be.
     """
-    last: Event | None = None
-    for event in read_rows(job_id, rows, after):
-        if event.version >= version:
-            _check_end(job_id, position_of(event), version, hash)
-        last = event
-        yield event
-    end = position_of(last) if last else after
+    end = after
+    for events in read_chunks(job_id, rows, after):
+        end = position_of(events[-1])
+        if end.version >= version and not _ends_at(end, version, hash):
+            yield [event for event in events if event.version < version]
+            break
+        yield events
     if end.version < version:
         raise DamagedLog(job_id, end.version + 1, f"missing: the log ends at version {end.version} of {version}")
-    _check_end(job_id, end, version, hash)
+    if not _ends_at(end, version, hash):
+        raise DamagedLog(
+            job_id, end.version, f"the log has hash {end.hash[:12]}… (expected {(hash or '')[:12]}… at {version})"
+        )
 
 
-def unless_pruned(job_id: str, events: Iterable[Event], pruned: Callable[[], Position | None]) -> Iterator[Event]:
-    """The events; where they are missing because they were pruned, JobPruned says so."""
+def unless_pruned(
+    job_id: str, events: Iterable[Sequence[Event]], pruned: Callable[[], Position | None]
+) -> Iterator[Event]:
+    """The events one by one; where they are missing because they were pruned, JobPruned says so."""
+    return chain.from_iterable(_unless_pruned(job_id, events, pruned))
+
+
+def _unless_pruned(
+    job_id: str, events: Iterable[Sequence[Event]], pruned: Callable[[], Position | None]
+) -> Iterator[Sequence[Event]]:
     try:
         yield from events
     except DamagedLog as error:
@@ -81,6 +98,15 @@ def unless_pruned(job_id: str, events: Iterable[Event], pruned: Callable[[], Pos
         raise JobPruned(job_id, at.version) from error
 
 
+def fetched_ahead(pages: Iterator[T]) -> Iterator[T]:
+    """The pages, of which the next one is fetched by a thread of its own while the caller works on one."""
+    with ThreadPoolExecutor(1, "steplog-pages") as thread:
+        coming = thread.submit(next, pages, None)
+        while (page := coming.result()) is not None:
+            coming = thread.submit(next, pages, None)
+            yield page
+
+
 def position_of(event: Event) -> Position:
     """The end of a log whose last event this is."""
     return Position(event.version, event.hash, event.recorded_at)
@@ -88,7 +114,7 @@ def position_of(event: Event) -> Position:
 
 def tail_of(head: Head, rows: Iterable[Row], known: Position) -> list[Event]:
     """Everything in the log behind `known`, up to its locked head."""
-    return list(read_to(head.job_id, rows, known, head.version, head.hash))
+    return [*chain.from_iterable(read_to(head.job_id, rows, known, head.version, head.hash))]
 
 
 def judge_claim(item: Append, head: Head, marks: Callable[[], Mapping[int, Mark]]) -> Code:
@@ -117,7 +143,7 @@ def logs_of(heads: Sequence[Head], rows_of: Callable[[Head], Iterable[Row]]) -> 
     logs: dict[str, list[Event] | LogError] = {}
     for head in heads:
         try:
-            logs[head.job_id] = list(read_to(head.job_id, rows_of(head), Position(), head.version, head.hash))
+            logs[head.job_id] = tail_of(head, rows_of(head), Position())
         except LogError as error:
             logs[head.job_id] = error
     return logs
@@ -127,6 +153,5 @@ def _is_stored(version: int, event_id: str, stored: Mapping[int, Mark]) -> bool:
     return version in stored and stored[version].event_id == event_id
 
 
-def _check_end(job_id: str, end: Position, version: int, hash: str | None) -> None:
-    if hash is not None and (end.version, end.hash) != (version, hash):
-        raise DamagedLog(job_id, end.version, f"the log has hash {end.hash[:12]}… (expected {hash[:12]}… at {version})")
+def _ends_at(end: Position, version: int, hash: str | None) -> bool:
+    return hash is None or (end.version, end.hash) == (version, hash)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from steplog.eventstore.clock import later
 from steplog.eventstore.errors import DamagedLog
@@ -25,15 +25,19 @@ def status_changes(state: State, phase_name: str, name: str, status: SubStepStat
     """Give a sub-step another status and keep every index that depends on it."""
     phase = state["phases"][phase_name]
     sub_step = phase["sub_steps"][name]
+    before = sub_step["status"]
     settled = status in SETTLED
-    if settled != (sub_step["status"] in SETTLED):
+    if settled != (before in SETTLED):
         step = 1 if settled else -1
         phase["unsettled"] -= step
         state["done"] += step
         for dependent in state["dependents"].get(f"{phase_name}/{name}", ()):
             _count_edge(state, dependent, -step)
     sub_step["status"] = status
-    _index(state, phase, phase_name, name)
+    if before in _INDEX_OF:
+        _index(phase, before).pop(name, None)
+    if status in _INDEX_OF and (status != "pending" or name not in phase["open_edges"]):
+        _index(phase, status)[name] = True
     return sub_step
 
 
@@ -43,27 +47,26 @@ def _count_edge(state: State, dependent: str, step: int) -> None:
     edges = phase["open_edges"].get(name, 0) + step
     if edges:
         phase["open_edges"][name] = edges
+        phase["ready"].pop(name, None)
     else:
         del phase["open_edges"][name]
-    _index(state, phase, phase_name, name)
+        if phase["sub_steps"][name]["status"] == "pending":
+            phase["ready"][name] = True
 
 
-def _index(state: State, phase: PhaseState, phase_name: str, name: str) -> None:
-    status = phase["sub_steps"][name]["status"]
-    wanted: dict[str, bool] | None = None
-    if status == "pending":
-        wanted = phase["ready"] if name not in phase["open_edges"] else None
-    elif status == "failed":
-        wanted = phase["failed"]
-    elif status == "in_progress":
-        wanted = phase["in_progress"]
-    elif status not in SETTLED:
-        wanted = phase["suspended"]
-    for index in (phase["ready"], phase["in_progress"], phase["suspended"], phase["failed"]):
-        if index is not wanted:
-            index.pop(name, None)
-    if wanted is not None:
-        wanted[name] = True
+_INDEX_OF: dict[str, Literal["ready", "in_progress", "suspended", "failed"]] = {
+    "pending": "ready",
+    "in_progress": "in_progress",
+    "waiting": "suspended",
+    "retrying": "suspended",
+    "interrupted": "suspended",
+    "failed": "failed",
+}
+"""By status, which of the phase's sets the sub-step is in; a pending one only once no edge is open."""
+
+
+def _index(phase: PhaseState, status: SubStepStatus) -> dict[str, bool]:
+    return phase[_INDEX_OF[status]]
 
 
 def wake(state: State, event: Event) -> None:

@@ -36,6 +36,7 @@ from steplog.eventstore.store import (
     HeadQuery,
     Look,
     NewJob,
+    Opened,
     Rule,
     Slots,
     SlotWanted,
@@ -241,9 +242,9 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
             return sorted(found, reverse=True)
 
     def read(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Event]:
-        yield from unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
+        return unless_pruned(job_id, self._events(job_id, after, until), lambda: self.pruned(job_id))
 
-    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Event]:
+    def _events(self, job_id: str, after: int, until: int | None) -> Iterator[Sequence[Event]]:
         with self._lock:
             job = self._job(job_id)
             head, rows = job.head, list(job.rows)
@@ -275,9 +276,10 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         with self._lock:
             return as_cursor("memory", len(self._feed))
 
-    def load_state(self, job_id: str, reducer_version: int, until: int | None = None) -> StoredState | None:
+    def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
         with self._lock:
-            return self._jobs[job_id].state_at(reducer_version, until) if job_id in self._jobs else None
+            stored = self._job(job_id).state_at(reducer_version, until)
+        return Opened(stored, self.read(job_id, stored.position.version if stored else 0, until))
 
     def save_state(self, stored: StoredState) -> None:
         with self._lock:

@@ -38,6 +38,7 @@ class JobInMemory:
             version
             for reducer, version in self.states
             if reducer == reducer_version and (until is None or version <= until)
+            if self.states[reducer, version][0].hash in (row.hash for row in self.rows[version - 1 : version])
         ]
         if not versions:
             return None

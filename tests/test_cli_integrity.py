@@ -132,3 +132,15 @@ def test_backup_is_a_store_of_its_own_and_no_file_is_overwritten(steplog: Run, j
 def test_backup_of_postgres_says_how_without_asking_the_server(steplog: Run) -> None:
     refused = steplog("db", "backup", "backup.db", "--db", "postgresql://localhost/kitchen", exits=2)
     assert "pg_dump" in refused.stderr
+
+
+def test_verify_holds_what_projections_keep_against_the_log(steplog: Run, job: str) -> None:
+    steplog("db", "project", "--once")
+    steplog("verify")
+    tamper("UPDATE projected SET document = '{}' WHERE projection = 'report'")
+    found = steplog("verify", job, exits=7)
+    assert found.stdout.startswith(f"job {job}, version ")
+    assert "the job's document in report is not what the log comes to" in found.stdout
+    steplog("doctor", exits=7)
+    steplog("db", "rebuild", "report")
+    steplog("verify")

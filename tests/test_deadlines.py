@@ -18,7 +18,9 @@ from steplog.engine.facts import AttemptId
 from steplog.engine.jobs import resume_blocking, run_blocking
 from steplog.engine.plan import plan_of
 from steplog.eventstore.clock import later
+from steplog.eventstore.events import SignalReceived
 from steplog.eventstore.store import Store
+from steplog.projections.evolve import Evolution
 
 ERROR = {"type": "ConnectionError", "message": "503", "traceback": "", "retryable": True}
 DONE_S_MAX = 20
@@ -83,6 +85,21 @@ def test_a_retry_that_would_come_too_late_is_not_scheduled_and_the_error_stays()
     assert job.fail_once() == ["SubStepFailed", "PhaseFailed", "JobFailed"]
     assert job.state["error"] is not None
     assert job.state["error"]["type"] == "ConnectionError"
+
+
+def test_a_wait_whose_signal_is_there_when_its_deadline_comes_takes_it() -> None:
+    """Failing, it would take the signal away all the same, and whoever resumed it would wait for another one."""
+    wf: Workflow[Any, Any] = Workflow("late")
+    options: dict[str, Any] = {"deadline": "4s"}
+    wf.wait_for_signal("go", str, **options)
+    job = LateJob(wf)
+    late = later(job.begun_at("go"), 4.0)
+    evolution = Evolution(job.state)
+    evolution.foresee(SignalReceived(name="go", payload="now", signal_id="s1"), job.now())
+    job.state = evolution.state
+
+    assert job.decide_at(late) == ["SubStepCompleted", "PhaseCompleted", "JobCompleted"]
+    assert job.state["signals"] == {}
 
 
 def test_a_job_that_has_had_its_time_fails_once_what_ran_has_ended() -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -40,22 +40,24 @@ class Measured:
     units: float
     seconds: float
     settings: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, float] = field(default_factory=dict)
+    """What else it came to, each with its unit in its name."""
     warm_up: float = 0.0
     """Units done before the clock ran."""
 
 
 class Stopwatch:
-    """Seconds spent inside `running`."""
+    """Seconds spent inside `running`, and the CPU that this process took for it."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         yield
         self.seconds += time.perf_counter() - started
+        self.cpu_seconds += time.process_time() - cpu_started
 
 
 async def at_once(run: Callable[[], Awaitable[T]], work: Work) -> list[T]:

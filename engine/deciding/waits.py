@@ -10,6 +10,7 @@ from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later, seconds_between
 from steplog.projections.plan import Key, WaitPlan, split_key
 from steplog.projections.readiness import in_order, sub_step_of
+from steplog.projections.state import Wait
 
 
 def begin_wait(draft: Draft, key: Key) -> None:
@@ -27,20 +28,24 @@ def begin_wait(draft: Draft, key: Key) -> None:
 
 def end_waits(draft: Draft, phase: str) -> None:
     """Settle what waited for a signal that came, or for a time that is over."""
+    take_signals(draft, phase)
+    for key, wait in _waiting(draft, phase):
+        if wait["until"] is not None and wait["until"] <= draft.now:
+            _time_is_over(draft, key, draft.shape.waits[phase][key])
+
+
+def take_signals(draft: Draft, phase: str) -> None:
+    """Settle what waited for a signal that came: where there is one, time ends no wait for it."""
+    for key, wait in _waiting(draft, phase):
+        sent = draft.state["signals"].get(wait["signal"]) if wait["signal"] is not None else None
+        if sent:
+            _take(draft, key, sent[0])
+
+
+def _waiting(draft: Draft, phase: str) -> list[tuple[Key, Wait]]:
     of_phase = draft.state["phases"][phase]
-    waiting = [name for name in of_phase["suspended"] if of_phase["sub_steps"][name]["wait"]]
-    for key in in_order(draft.shape, phase, waiting):
-        _end_wait(draft, key)
-
-
-def _end_wait(draft: Draft, key: Key) -> None:
-    wait = sub_step_of(draft.state, key)["wait"]
-    assert wait is not None, key
-    sent = draft.state["signals"].get(wait["signal"]) if wait["signal"] is not None else None
-    if sent:
-        _take(draft, key, sent[0])
-    elif wait["until"] is not None and wait["until"] <= draft.now:
-        _time_is_over(draft, key, draft.shape.waits[split_key(key)[0]][key])
+    waits = {name: wait for name in of_phase["suspended"] if (wait := of_phase["sub_steps"][name]["wait"])}
+    return [(key, waits[split_key(key)[1]]) for key in in_order(draft.shape, phase, waits)]
 
 
 def _take(draft: Draft, key: Key, signal: dict[str, Any]) -> None:
