@@ -143,7 +143,7 @@ class Changes:
                 page, mark = await asyncio.to_thread(self._page_behind, cursor, mark)
                 wait_s = POLL_S if mark is None else LOOK_S
             except FeedMoved:
-                self._drop_all()
+                self.let_go()
                 cursor = None
                 continue
             except SteplogError as error:
@@ -181,8 +181,8 @@ class Changes:
             for listener in list(self._of_job[job_id]):
                 listener.offer(Batch(entries, batch.cursor))
 
-    def _drop_all(self) -> None:
-        """The log is another one than it was: whoever listens comes again."""
+    def let_go(self) -> None:
+        """Whoever listens comes again: the log is another one than it was, or this server ends."""
         for listener in self._everybody():
             listener.is_dropped = True
             listener.offer(Batch([], ""))

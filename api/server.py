@@ -48,13 +48,18 @@ def serve(app: FastAPI, host: str, port: int, *, started: Callable[[str], None] 
         h11_max_incomplete_event_size=HEADERS_BYTES_MAX,
         http="h11",
     )
-    _Server(config, started).run()
+    _Server(config, started, app.state.service.changes.let_go).run()
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, told: Callable[[str], None]) -> None:
+    def __init__(self, config: uvicorn.Config, told: Callable[[str], None], let_go: Callable[[], None]) -> None:
         super().__init__(config)
         self._told = told
+        self._let_go = let_go
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # as below
+        self._let_go()  # streams end by themselves; uvicorn would wait for them, and then break them off
+        await super().shutdown(sockets)  # type: ignore[arg-type]  # as below
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # sockets pass through
         await super().startup(sockets)  # type: ignore[arg-type]  # as above

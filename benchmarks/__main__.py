@@ -19,7 +19,7 @@ from rounds import Runs, Servers, run_rounds
 from servers import delaying_proxy, postgres, restate
 
 ROUND_TRIP_S = 0.001
-QUICK = r"one job at a time, (PostgreSQL|SQLite)$|64 jobs at once, PostgreSQL"
+QUICK = r"no-op steps, one job at a time, (PostgreSQL|SQLite)$|64 jobs at once, PostgreSQL"
 
 
 def main() -> None:
@@ -61,7 +61,11 @@ def parse() -> argparse.Namespace:
 
 
 def wanted(contest: Contest, options: argparse.Namespace) -> bool:
-    asked = (options.million and "1,000,000" in contest.name) or (options.memory and "memory" in contest.name)
+    asked = (
+        "status API" in options.only
+        or (options.million and "1,000,000" in contest.name)
+        or (options.memory and "memory" in contest.name)
+    )
     return (contest.when == "always" or asked) and re.search(options.only, contest.name) is not None
 
 

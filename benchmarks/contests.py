@@ -32,7 +32,8 @@ class Contest:
 
 def contests() -> list[Contest]:
     """All of them, in the order of the table."""
-    return [*_one_at_a_time(), *_at_once(), *_fleets(), *_appends(), *_reading(), *_memory()]
+    stepping = [*_one_at_a_time(), *_at_once(), *_transactional(), *_fleets()]
+    return [*stepping, *_appends(), *_reading(), *_memory(), *_status_api()]
 
 
 def _one_at_a_time() -> list[Contest]:
@@ -68,6 +69,18 @@ def _at_once() -> list[Contest]:
         on_sqlite = (_ours("SQLite"), _dbos("SQLite"), _group("SQLite"))
         made.append(Contest(f"no-op steps, {jobs} jobs at once, SQLite", "steps/s", work, on_sqlite))
     return made
+
+
+def _transactional() -> list[Contest]:
+    """Each step is one commit: of a row of the user's, and of what the log says of the step."""
+    alone = {"what": "transactions", "jobs": 3, "steps": 100, "at_once": 1}
+    together = {"what": "transactions", "jobs": 64, "steps": 20, "at_once": 16}
+    on_postgres, on_sqlite = _transactions("PostgreSQL"), _transactions("SQLite")
+    return [
+        Contest("transactional steps, one job at a time, PostgreSQL", "steps/s", alone, on_postgres),
+        Contest("transactional steps, 16 jobs at once, PostgreSQL", "steps/s", together, on_postgres),
+        Contest("transactional steps, one job at a time, SQLite", "steps/s", alone, on_sqlite),
+    ]
 
 
 def _fleets() -> list[Contest]:
@@ -136,6 +149,21 @@ def _memory() -> list[Contest]:
     ]
 
 
+def _status_api() -> list[Contest]:
+    """Asked for one job, and watched: what a viewer waits for, and what it costs the database, is in the notes."""
+    made = []
+    for backend in ("PostgreSQL", "SQLite"):
+        ours = (Contestant("steplog", "steplog_api.py", backend),)
+        for name, what in (("GET of a job", "requests"), ("GET of a job that is known", "unchanged requests")):
+            work = {"what": what, "events": 2_000, "at_once": 8}
+            made.append(Contest(f"status API, {name}, {backend}", "requests/s", work, ours, when="asked"))
+        for viewers in (1, 200):
+            work = {"what": "viewers", "events": 20, "at_once": viewers}
+            name = f"status API, a job watched by {viewers}, {backend}"
+            made.append(Contest(name, "events/s", work, ours, when="asked"))
+    return made
+
+
 def _all_peers(backend: Backend) -> tuple[Contestant, ...]:
     return (_ours(backend), _dbos(backend), _absurd(backend), _restate(), _inserts(backend))
 
@@ -162,3 +190,10 @@ def _inserts(backend: Backend) -> Contestant:
 
 def _group(backend: Backend) -> Contestant:
     return Contestant("raw group commit", "group_commits.py", backend)
+
+
+def _transactions(backend: Backend) -> tuple[Contestant, ...]:
+    return (
+        Contestant("steplog", "steplog_transactions.py", backend),
+        Contestant("one commit of three rows", "transaction_commits.py", backend),
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from steplog.engine.actions import Who
-from steplog.engine.allowed import against_item, allowed_item_actions
+from steplog.engine.allowed import Obstacle, against_item, allowed_item_actions
 from steplog.engine.errors import ActionRefused
 from steplog.eventstore import events as ev
 from steplog.eventstore.events import EventData
@@ -44,6 +44,11 @@ def retry_item(state: State, key: Key, item: str, who: Who, at: str) -> list[Eve
     return [ev.SubStepRetryScheduled(**_names(state, key, item), attempt=attempt, retry_at=at, **who.said)]
 
 
+def refuse_reset(state: State, key: Key, item: str) -> NoReturn:
+    """Raise ActionRefused: items are put back together, since their list is made anew."""
+    _refuse(state, "reset", key, item, Obstacle(f"a reset is of all its items, which are listed anew: reset {key}"))
+
+
 def _settled_by_hand(state: State, action: str, key: Key, item: str) -> dict[str, Any]:
     _require(state, action, key, item)
     attempts = item_of(sub_step_of(state, key), item)["attempts"]
@@ -60,12 +65,16 @@ def _require(state: State, action: str, key: Key, item: str) -> None:
     """Raise ActionRefused unless the action is allowed on that item."""
     obstacle = against_item(state, Shape.of(state["plan"]), action, key, item)
     if obstacle is not None:
-        raise ActionRefused(
-            state["job_id"],
-            item_of(sub_step_of(state, key), item)["status"],
-            action,
-            allowed_item_actions(state, key, item),
-            obstacle.why,
-            sub_step=shown_place(place_of(*split_key(key), item)),
-            blocked_by=obstacle.keys,
-        )
+        _refuse(state, action, key, item, obstacle)
+
+
+def _refuse(state: State, action: str, key: Key, item: str, obstacle: Obstacle) -> NoReturn:
+    raise ActionRefused(
+        state["job_id"],
+        item_of(sub_step_of(state, key), item)["status"],
+        action,
+        allowed_item_actions(state, key, item),
+        obstacle.why,
+        sub_step=shown_place(place_of(*split_key(key), item)),
+        blocked_by=obstacle.keys,
+    )

@@ -216,6 +216,8 @@ class TransactionalAttempt:
             return await asyncio.shield(recording)
         except asyncio.CancelledError:
             await asyncio.wait({recording})
+            if not recording.cancelled():
+                recording.exception()  # nobody waits for it any more, and it is no surprise
             raise
 
     async def _record_in_turn(self, happened: fact.Completed | fact.CheckpointReached) -> bool:

@@ -2,7 +2,7 @@
 
 What the earlier snapshot does not see and the later one does is exactly what was committed between them, whatever the
 order of the transactions' ids: a slow transaction holds up no reader and is missed by none. Ids mean nothing on another
-server or another timeline, so a cursor names both.
+server, on another timeline or in a table that was restored, so a cursor names all three.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_tables import job_uuid
 
 _NOW = """
-select pg_control_system.system_identifier::text,
+select pg_control_system.system_identifier || '/' || {s}.events_table(),
        case when pg_is_in_recovery() then '' else left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) end,
        pg_current_snapshot()::text
 from pg_control_system()
@@ -50,6 +50,7 @@ _NIL = "00000000-0000-0000-0000-000000000000"
 
 class _Cluster(NamedTuple):
     system: str
+    """The server's identifier and the table's, which is another one in what a dump was restored to."""
     timeline: str
 
 

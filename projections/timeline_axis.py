@@ -1,7 +1,8 @@
 """The axis of a timeline: where on a line of given length an instant stands, and round times to write along it.
 
 A gap that is long beside the time in which the job ran is drawn shorter, so that a night between a crash and the
-resume leaves something of the minutes around it. Times along the axis leave out what was cut from such gaps.
+resume leaves something of the minutes around it. Times along the axis leave out what was cut from such gaps, and
+whoever draws it says so.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Self
 from steplog.eventstore.clock import seconds_between
 from steplog.projections.timeline import Gap, Timeline
 
-GAP_SHARE_MAX = 0.15
-"""How much of the time in which the job ran a gap takes at most."""
+GAP_SHARE_MAX = 0.5
+"""How much of the time in which the job ran a gap may take and is drawn as long as it was."""
+CUT_GAP_SHARE = 0.15
+"""How much of that time one is drawn as that took more."""
 GAP_S_MIN = 0.1
 """Gaps up to this length are never cut."""
 
@@ -41,11 +44,12 @@ class Axis:
         began = timeline["began_at"]
         whole = max(seconds_between(began, timeline["edge_at"]), 0.001)
         gaps = [(seconds_between(began, gap["started_at"]), gap_s(gap, timeline)) for gap in timeline["gaps"]]
-        longest = max(GAP_SHARE_MAX * (whole - sum(length for _, length in gaps)), GAP_S_MIN)
+        ran = whole - sum(length for _, length in gaps)
+        longest, cut = max(GAP_SHARE_MAX * ran, GAP_S_MIN), max(CUT_GAP_SHARE * ran, GAP_S_MIN)
         passed, drawn = [0.0], [0.0]
         for start, length in gaps:
             drawn.append(drawn[-1] + start - passed[-1])
-            drawn.append(drawn[-1] + min(length, longest))
+            drawn.append(drawn[-1] + (length if length <= longest else cut))
             passed += start, start + length
         drawn.append(drawn[-1] + whole - passed[-1])
         return cls(began, (*passed, whole), tuple(drawn))
@@ -57,6 +61,11 @@ class Axis:
         length = self.passed[at] - self.passed[at - 1]
         share = (passed - self.passed[at - 1]) / length if length else 0.0
         return (self.drawn[at - 1] + share * (self.drawn[at] - self.drawn[at - 1])) / self.drawn[-1]
+
+    @property
+    def cut_s(self) -> float:
+        """How much was cut from gaps, to the millisecond."""
+        return round(self.passed[-1] - self.drawn[-1], 3)
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
         """At most so many places, each with a round time that has passed there."""

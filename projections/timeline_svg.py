@@ -100,6 +100,8 @@ def _heading(timeline: Timeline, axis: Axis) -> Iterator[str]:
     facts = (
         f"job {timeline['job_id']} · {timeline['status']} · event {timeline['version']} · {time_label(axis.passed[-1])}"
     )
+    if axis.cut_s:
+        facts += f" · times leave out {time_label(axis.cut_s)} of gaps"
     yield _text(_MARGIN, 26, timeline["workflow"], WIDTH - 2 * _MARGIN, "head", column=9.2)
     yield _text(_MARGIN, 46, facts, WIDTH - 2 * _MARGIN, "faint")
 

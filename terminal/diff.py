@@ -10,20 +10,26 @@ from steplog.projections.state import State
 from steplog.terminal.look import Look
 from steplog.terminal.table import table
 from steplog.terminal.text import one_line, short
-from steplog.terminal.times import since
+from steplog.terminal.times import duration, since
 from steplog.terminal.tree import View, header
 
 VALUE_COLUMNS = 48
 _ALWAYS = frozenset({("version",), ("updated_at",)})
 """What is different at every version."""
 _LEVELS = frozenset({"phases", "sub_steps"})
+_INSTANTS = frozenset({"started_at", "completed_at", "ended_at", "retry_at", "run_at"})
+"""Shown as the time since the job was created, unless UTC is wanted."""
 
 
 def diff_lines(changes: Iterable[Change], before: State, after: View) -> list[str]:
     """The job as of the later version, and a line for each value that is another than at the earlier one."""
     look = after.look
     rows = [
-        [_place(change.path), _value(change, "add", change.before), _value(change, "remove", change.after)]
+        [
+            _place(change.path),
+            _value(change, "add", change.before, before["created_at"], look),
+            _value(change, "remove", change.after, before["created_at"], look),
+        ]
         for change in changes
         if change.path not in _ALWAYS
     ]
@@ -70,8 +76,23 @@ def _place(path: Sequence[str | int]) -> str:
     return one_line("/".join(str(part) for part in path if part not in _LEVELS)) or "(everything)"
 
 
-def _value(change: Change, absent_where: str, value: object) -> str:
-    return "(absent)" if change.operation == absent_where else short(value, VALUE_COLUMNS)
+def _value(change: Change, absent_where: str, value: object, began_at: str, look: Look) -> str:
+    """As JSON, but for what steplog itself says of statuses and times."""
+    if change.operation == absent_where:
+        return "(absent)"
+    field = change.path[-1] if _is_ours(change.path) else None
+    if field == "seconds" and isinstance(value, float):
+        return duration(value)
+    if field == "status":
+        return look.status(str(value))
+    if field in _INSTANTS and isinstance(value, str) and not look.utc:
+        return f"+{since(began_at, value)}"
+    return short(value, VALUE_COLUMNS)
+
+
+def _is_ours(path: Sequence[str | int]) -> bool:
+    """Whether it is a field of the job, a phase or a sub-step, and nothing of the user's."""
+    return len(path) == 1 or (path[0] == "phases" and len(path) in (3, 5))
 
 
 def _apart(before: str, after: str) -> str:

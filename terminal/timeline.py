@@ -54,7 +54,7 @@ def timeline_lines(timeline: Timeline, name: str, look: Look, columns: int) -> l
             label = shorten(f"{' ' * _INDENT}{one_line(line['name'])}", label_columns, look.ellipsis)
             note = shorten(_note(line, timeline), note_columns, look.ellipsis)
             lines.append(f"{pad(label, label_columns)}  {_painted(cells, look)}  {note}".rstrip())
-    gaps = (shorten(line, columns, look.ellipsis) for line in _gap_lines(timeline, look))
+    gaps = (shorten(line, columns, look.ellipsis) for line in _gap_lines(timeline, axis, look))
     lines += [*gaps, *_legend(used, look, columns)]
     return [look.fit(line) for line in lines if line]
 
@@ -124,8 +124,8 @@ def _note(line: SubStepLine, timeline: Timeline) -> str:
     return " ".join(parts)
 
 
-def _gap_lines(timeline: Timeline, look: Look) -> Iterator[str]:
-    """Each crash, and each other gap that a person would notice."""
+def _gap_lines(timeline: Timeline, axis: Axis, look: Look) -> Iterator[str]:
+    """Each crash, and each other gap that a person would notice; and that they are drawn shorter, where they are."""
     for gap in timeline["gaps"]:
         seconds = gap_s(gap, timeline)
         if gap["cause"] == "crashed":
@@ -135,6 +135,8 @@ def _gap_lines(timeline: Timeline, look: Look) -> Iterator[str]:
         elif seconds >= 1 or gap["ended_at"] is None:
             reason = f": {one_line(gap['reason'])}" if gap["reason"] else ""
             yield f"{look.glyph(gap['cause'])} {gap['cause']} for {duration(seconds)}{reason}"
+    if axis.cut_s:
+        yield look.dim(f"times along the axis leave out {duration(axis.cut_s)} of that")
 
 
 def _legend(used: set[str], look: Look, columns: int) -> Iterator[str]:

@@ -113,8 +113,9 @@ async def streaming(app: FastAPI, path: str, headers: dict[str, str] | None = No
         yield stream
     finally:
         stream.gone.set()
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=60)
         task.cancel()
+        await asyncio.wait([task])
 
 
 class Stream:
@@ -150,7 +151,7 @@ class Stream:
         """The next message that says something."""
         while True:
             while b"\n\n" not in self._left:
-                self._left += await asyncio.wait_for(self._parts.get(), 10)
+                self._left += await asyncio.wait_for(self._parts.get(), 60)
             text, self._left = self._left.split(b"\n\n", 1)
             fields = dict(line.split(": ", 1) for line in text.decode().split("\n") if not line.startswith(":"))
             if "event" in fields:

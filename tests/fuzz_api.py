@@ -5,17 +5,24 @@ No answer may be a 5xx, and each must be what the description says. Arguments go
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from api_world import World
+from api_world import World, orders
 from browser import serving
 
+from steplog.api.submitting import submit
 from steplog.eventstore.sqlite import SQLiteStore
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+LIKELY = 0.8
+NAMES = {"jobs": "job_id", "phases": "phase", "workflows": "name"}
+"""Dictionaries of what there is, and the part of a path that each may fill."""
 
 
 def main(schemathesis: str, *options: str) -> int:
@@ -23,17 +30,25 @@ def main(schemathesis: str, *options: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         store = SQLiteStore(Path(folder) / "steplog.db")
         world = World(store, wait_s_max=0.05)
-        for key in ("one", "two"):
-            world.job(key=key)
-        world.job(broken=False)
+        jobs = [*(world.job(key=key) for key in ("one", "two")), world.job(broken=False)]
+        jobs += [submit(store, orders, {"shop": shop}).job_id for shop in ("queued", "waiting")]
+        config = Path(folder) / "schemathesis.toml"
+        config.write_text(_config({"jobs": jobs, "phases": ["prepare", "deliver"], "workflows": ["orders", "ship"]}))
         with serving(world.app) as address:
             command = [
-                schemathesis, "run", f"{address}/openapi.json", "--checks", CHECKS, "--exclude-path-regex", "/stream$",
-                "--request-timeout", "20", "--phases", "examples,coverage,fuzzing", *options,
+                schemathesis, "--config-file", str(config), "run", f"{address}/openapi.json", "--checks", CHECKS,
+                "--exclude-path-regex", "/stream$", "--request-timeout", "20", *options,
             ]  # fmt: skip
             code = subprocess.run(command, check=False).returncode
         store.close()
         return code
+
+
+def _config(values: dict[str, list[str]]) -> str:
+    """Most paths name what there is, so that more than the door is tried; the others name anything."""
+    lines = [f"[dictionaries.{name}]\nvalues = {json.dumps(found)}" for name, found in values.items()]
+    bound = [f'"path.{NAMES[name]}" = {{ dictionary = "{name}", probability = {LIKELY} }}' for name in values]
+    return "\n".join([*lines, "[parameters]", *bound, ""])
 
 
 if __name__ == "__main__":

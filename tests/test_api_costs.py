@@ -70,7 +70,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
 
 def run(scenario: Callable[[], Awaitable[Any]]) -> Any:
     async def within_time() -> Any:
-        return await asyncio.wait_for(scenario(), 60)
+        return await asyncio.wait_for(scenario(), 300)
 
     return asyncio.run(within_time())
 

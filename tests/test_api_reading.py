@@ -181,6 +181,7 @@ def test_figures_count_jobs_and_requests() -> None:
         ("GET", "/api/v1/jobs?status=nonsense", 422, "invalid-request"),
         ("GET", "/api/v1/jobs?cursor=nonsense", 422, "invalid-request"),
         ("GET", "/api/v1/jobs?since=nonsense", 422, "invalid-request"),
+        ("GET", "/api/v1/jobs?since=0001-01-01T00:00:00%2B23:59", 422, "invalid-request"),
         ("GET", "/api/v1/jobs?tag=nonsense", 422, "invalid-request"),
         ("GET", "/api/v1/jobs?key=%00", 422, "value-refused"),
         ("GET", "/api/v1/events/stream?after=nonsense", 422, "cursor-refused"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import re
 from collections.abc import Iterator
@@ -288,3 +289,54 @@ def test_a_body_without_a_length_is_bounded_too() -> None:
 
     answer = world.client.post(f"/api/v1/jobs/{job_id}/cancel", content=endless())
     assert (answer.status_code, answer.json()["type"]) == (413, "urn:steplog:problem:body-too-large")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "/jobs?limit=1000000000",
+        "/jobs?limit=0",
+        f"/jobs?{'tag=a%3Db&' * 17}",
+        f"/jobs?key={'k' * 20_000}",
+        "/jobs/{job_id}/events?limit=1000000000",
+        f"/jobs/{{job_id}}/events?{'type=JobCreated&' * 65}",
+        f"/jobs/{{job_id}}?at={'9' * 20_000}",
+        f"/jobs/{{job_id}}?wait=1&since={'9' * 5_000}",
+    ],
+    ids=lambda query: query[:40],
+)
+def test_what_asks_for_too_much_is_refused(query: str) -> None:
+    world = World()
+    answer = world.client.get(f"/api/v1{query.format(job_id=world.job())}")
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
+def test_a_number_without_end_is_refused() -> None:
+    world = World()
+    body = b'{"payload": ' + b"9" * 500_000 + b"}"
+    answer = world.client.post(
+        f"/api/v1/jobs/{world.job()}/signals/go", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    world = World(body_seconds_max=0.05)
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "path": "/api/v1/jobs/x/cancel", "raw_path": b"",
+        "query_string": b"", "root_path": "", "scheme": "http", "server": ("127.0.0.1", 8400), "state": {},
+        "client": ("127.0.0.1", 1), "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def scenario() -> None:
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        await asyncio.wait_for(world.app(scope, receive, send), 30)
+
+    asyncio.run(scenario())
+    assert sent[0]["status"] == 408

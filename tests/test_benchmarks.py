@@ -22,7 +22,10 @@ def measured(tmp_path: Path, program: str, **work: Any) -> dict[str, Any]:
     return answer
 
 
-@pytest.mark.parametrize("program", ["steplog_jobs.py", "insert_commits.py", "group_commits.py"])
+@pytest.mark.parametrize(
+    "program",
+    ["steplog_jobs.py", "steplog_transactions.py", "insert_commits.py", "group_commits.py", "transaction_commits.py"],
+)
 def test_a_program_that_records_steps_does_all_of_them_durably(tmp_path: Path, program: str) -> None:
     answer = measured(tmp_path, program, jobs=3, steps=2, at_once=3)
 
@@ -51,3 +54,10 @@ def test_every_contest_has_its_programs() -> None:
 
     assert len(listed) >= 9
     assert [name for name in listed if not (BENCHMARKS / "programs" / name).is_file()] == []
+
+
+@pytest.mark.parametrize("what", ["requests", "unchanged requests", pytest.param("viewers", marks=pytest.mark.heavy)])
+def test_a_program_on_the_status_api_says_what_it_did(tmp_path: Path, what: str) -> None:
+    answer = measured(tmp_path, "steplog_api.py", what=what, events=3, at_once=2)
+    assert answer["units"] == 3
+    assert {"told_p99_ms", "page_p99_ms", "statements_per_s"} <= answer["notes"].keys() or "p99_ms" in answer["notes"]

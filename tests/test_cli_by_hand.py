@@ -262,3 +262,30 @@ def test_a_job_that_has_ended_is_not_resumed_and_says_what_may_be_done_instead(s
     assert (
         "cannot resume: it has ended: reset a sub-step to open it again" in steplog("resume", "@last", exits=4).stderr
     )
+
+
+UNDONE = """
+from steplog import Fatal, Workflow
+
+trip = Workflow("trip", compensate_on=["failed"])
+
+@trip.sub_step
+def book() -> None: ...
+
+@trip.compensate(book)
+def give_back() -> None: ...
+
+@trip.sub_step(after=[book])
+def pay() -> None:
+    raise Fatal("no money")
+"""
+
+
+def test_a_job_that_was_undone_is_not_said_to_go_on(steplog: Run, tmp_path: Path) -> None:
+    (tmp_path / "undone.py").write_text(UNDONE)
+    said = steplog("run", "undone:trip", exits=1).stderr
+    assert "what it had done is undone; `steplog --module undone fork " in said
+    assert "go on with" not in said
+    steplog("--module", "undone", "resume", "@last", exits=4)
+    steplog("--module", "undone", "fork", "@last")
+    sys.modules.pop("undone", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -163,7 +164,12 @@ def test_a_diff_goes_up_to_now_unless_told_otherwise(steplog: Run) -> None:
 def test_a_diff_for_people_names_place_and_values(steplog: Run, log: list[Event]) -> None:
     done = version_of(log, "SubStepCompleted", "menuImport")
     shown = steplog("diff", "@last", str(done - 1), str(done)).stdout
-    assert '"completed"' in next(line for line in shown.splitlines() if "phase2/menuImport/status" in line)
+    values = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.startswith("phase2/menuImport/")}
+    assert values["phase2/menuImport/status"][-2:] == ["✓", "completed"]
+    assert re.fullmatch(r"\+[\d.]+m?s", values["phase2/menuImport/completed_at"][-1])
+    assert re.fullmatch(r"[\d.]+m?s", values["phase2/menuImport/seconds"][-1])
+    at = steplog("--utc", "diff", "@last", str(done - 1), str(done)).stdout
+    assert f'"{log[done - 1].recorded_at}"' in at
     assert "updated_at" not in shown
     assert "nothing changed" in steplog("diff", "@last", "5", "5").stdout
 

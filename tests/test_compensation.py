@@ -339,8 +339,11 @@ def test_undoing_may_take_longer_than_what_runs_is_given_to_stop(steplog: Kit, l
             operators.cancel(steplog.store, step.job_id, by="anna", clock=steplog.clock)
         await asyncio.sleep(7200)
 
+    after = wf.sub_step(name="after", after=[goes_on])(lambda: None)
     job = steplog.run_blocking(wf)
     assert (job.status, undone) == ("failed" if late else "cancelled", [1])
+    error = load(steplog.store, job.job_id).state["error"]
+    assert error is None if not late else (error or {})["sub_step"] == "goes_on" != after.name
 
 
 # --- crashes ---------------------------------------------------------------------------------------------------------

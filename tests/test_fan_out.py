@@ -542,6 +542,10 @@ def test_what_is_not_allowed_on_an_item_is_refused_with_what_is(sqlite_store: SQ
     assert (refused.value.sub_step, refused.value.allowed) == ("main/import_dish[dish 0]", [])
     with pytest.raises(SubStepNotFound, match="dish 2"):
         operators.skip(sqlite_store, job_id, "import_dish[dish2]", by="anna")
+    with pytest.raises(
+        ActionRefused, match="which are listed anew: reset main/import_dish; allowed now: skip, complete"
+    ):
+        operators.reset(sqlite_store, job_id, "import_dish[dish 2]", by="anna")
     with pytest.raises(ActionRefused, match="all its failed items run again"):
         operators.retry(sqlite_store, job_id, "import_dish[dish 2]", by="anna")
 

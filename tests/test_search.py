@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -122,7 +123,9 @@ def test_latencies_at_a_hundred_thousand_jobs(hundred_thousand: dict[str, Store]
 
 
 @pytest.mark.heavy
-def test_plans_at_a_hundred_thousand_jobs_scan_nothing(hundred_thousand: dict[str, Store], postgres_dsn: str) -> None:
+def test_plans_at_a_hundred_thousand_jobs_scan_nothing(
+    hundred_thousand: dict[str, Store], postgres_dsn: str, show: Show
+) -> None:
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         for name, query in QUERIES.items():
             seen: list[str] = []
@@ -136,6 +139,7 @@ def test_plans_at_a_hundred_thousand_jobs_scan_nothing(hundred_thousand: dict[st
             plan = "\n".join(seen)
             assert "Index" in plan, f"{name}: {plan}"
             assert "Seq Scan on jobs" not in plan, f"{name}: {plan}"
+            show(f"plan of {name}", ", ".join(dict.fromkeys(re.findall(r"(?:using|Index Scan on) (jobs_\w+)", plan))))
 
 
 @pytest.mark.heavy

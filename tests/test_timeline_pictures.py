@@ -16,7 +16,7 @@ from simulated_jobs import SimulatedLog, simulated_logs
 from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later
 from steplog.projections.timeline import Timeline, timeline
-from steplog.projections.timeline_axis import GAP_SHARE_MAX, Axis, time_label
+from steplog.projections.timeline_axis import CUT_GAP_SHARE, Axis, time_label
 from steplog.projections.timeline_svg import WIDTH, timeline_svg
 from steplog.terminal.look import Look
 from steplog.terminal.text import width
@@ -65,7 +65,15 @@ def test_a_night_between_crash_and_take_over_leaves_room_for_the_rest() -> None:
     night = [(at + 36_000 if at >= 60.0 else at, event) for at, event in CRASHED]
     axis = Axis.of(shown(night))
     gap = axis.place(after(36_060.0)) - axis.place(after(53.0))
-    assert gap == pytest.approx(GAP_SHARE_MAX / (1 + GAP_SHARE_MAX), rel=0.01)
+    assert gap == pytest.approx(CUT_GAP_SHARE / (1 + CUT_GAP_SHARE), rel=0.01)
+    assert axis.cut_s > 35_000
+
+
+def test_a_gap_that_is_short_beside_the_rest_is_drawn_as_long_as_it_was() -> None:
+    axis = Axis.of(shown(CRASHED))
+    edge = axis.passed[-1]
+    assert axis.place(after(60.0)) - axis.place(after(53.0)) == pytest.approx(7 / edge, rel=0.01)
+    assert axis.cut_s == 0
 
 
 @given(simulated_logs(), st.integers(2, 12))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,6 +17,7 @@ from transactional_stores import Commit, MeddledTransactions, effects, make_tabl
 from steplog import (
     AttemptOver,
     Context,
+    Fatal,
     Job,
     JobHandle,
     OwnershipLost,
@@ -475,6 +477,30 @@ def test_a_checkpoint_of_a_handler_that_outlives_its_run_is_not_waited_for(
     assert refused == [str(TransactionClosed())]
 
 
+def test_what_was_waiting_for_its_turn_when_its_attempt_ended_is_no_surprise() -> None:
+    """Its transaction is over by then, and nobody is left to hear of that."""
+    surprises: list[Any] = []
+
+    async def end_while_it_waits() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, said: surprises.append(said))
+        recorder: Any = SimpleNamespace(turn=asyncio.Lock())
+        attempt = TransactionalAttempt(MemoryStore(SystemClock()), recorder, None)
+        await recorder.turn.acquire()
+        recording = asyncio.create_task(attempt.record(CheckpointReached(AttemptId("main", "book", 1, 1), 1, {})))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        recording.cancel()
+        await asyncio.sleep(0)
+        attempt.end()
+        recorder.turn.release()
+        await asyncio.wait({recording})
+        del recording
+        gc.collect()
+
+    asyncio.run(end_while_it_waits())
+    assert surprises == []
+
+
 # --- commits nobody knows of -----------------------------------------------------------------------------------------
 
 
@@ -609,6 +635,25 @@ def test_what_starts_with_a_commit_of_unknown_outcome_sees_nothing_of_what_came_
 
 
 @others_write_meanwhile
+def test_a_condition_is_asked_anew_when_the_commit_that_it_was_asked_about_is_lost(store: Store) -> None:
+    wf = Workflow("asked about nothing", context=Notes)
+    book_in, confirm_in = wf.phase("book"), wf.phase("confirm")
+
+    @book_in.sub_step(retry=AT_ONCE, optional=True)
+    def book(step: Step[Any, Notes], tx: Transaction) -> None:
+        if step.attempt > 1:
+            raise Fatal("fully booked")
+        step.context.said = "booked"
+
+    @confirm_in.sub_step(when=lambda job: job.context.said == "booked")
+    def confirm() -> None: ...
+
+    job = run(wf, MeddledTransactions(store, lost(1, applied=False)))
+
+    assert job.snapshot["phases"]["confirm"]["sub_steps"]["confirm"]["status"] == "skipped"
+    assert job.context.said == ""
+
+
 def test_lines_told_with_a_checkpoint_of_unknown_outcome_are_kept_once(store: Store) -> None:
     wf = Workflow("lines")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 TABLE = "create table if not exists steps (job_id text not null, version bigint not null, data text not null)"
+EFFECTS = "create table if not exists effects (job_id text not null, step bigint not null)"
+"""What a transactional step writes to beside the log."""
 
 
 def payload(number: int) -> str:

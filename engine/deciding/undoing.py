@@ -16,7 +16,7 @@ from steplog.eventstore import events as ev
 from steplog.eventstore.clock import later
 from steplog.projections.plan import Key, RetryPlan, split_key
 from steplog.projections.readiness import blocking_failure, sub_step_of
-from steplog.projections.state import CompensationState
+from steplog.projections.state import SETTLED, CompensationState
 from steplog.projections.undoing import is_undone_when, to_undo
 
 UNDONE = "\ncompensation"
@@ -87,7 +87,8 @@ def _end(draft: Draft) -> None:
     failure = blocking_failure(draft.state, draft.shape, phase)
     error = sub_step_of(draft.state, failure)["error"] if failure else None
     late = error_of("DeadlineExceeded", "the job did not end within its deadline")
-    name = split_key(failure or draft.shape.of_phase[phase][0])[1]
+    unsettled = (key for key in draft.shape.of_phase[phase] if sub_step_of(draft.state, key)["status"] not in SETTLED)
+    name = split_key(failure or next(unsettled))[1]
     draft.emit(ev.JobFailed(error=error or late, phase=phase, sub_step=name))
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 sys.path[:1] = [str(Path(__file__).resolve().parents[1])]
 
@@ -21,8 +21,17 @@ T = TypeVar("T")
 AT_ONCE = 250
 """Seeds that a process is given together."""
 
-Judged = tuple[range, int | None, Counter[str], int, float]
-"""Seeds, the first of them that goes wrong, how many stories had what, how many events, seconds of processor time."""
+
+class Judged(NamedTuple):
+    """What became of some seeds, up to the first that goes wrong."""
+
+    seeds: range
+    broken: tuple[int, dict[str, str]] | None
+    """That one, and what was found."""
+    covered: Counter[str]
+    """How many stories had what."""
+    events: int
+    processor_s: float
 
 
 def main() -> int:
@@ -49,16 +58,14 @@ def parse() -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Run the seeds up to the first that goes wrong, and say what they covered."""
     started, done, covered, version_sum, cpu_s = time.monotonic(), 0, Counter[str](), 0, 0.0
-    for seeds, broken, shares, events, took_s in _each(
-        judge_chunk, _chunks(options.first, options.seeds), options.jobs
-    ):
-        if broken is not None:
-            print(f"after {done + broken - seeds.start + 1} seeds:\n{replay(broken, shrunk(judge_seed(broken)))}")
+    for judged in _each(judge_chunk, _chunks(options.first, options.seeds), options.jobs):
+        if judged.broken is not None:
+            print(f"after {done + judged.broken[0] - judged.seeds.start + 1} seeds:\n{_told_again(*judged.broken)}")
             return 1
-        done += len(seeds)
-        covered += shares
-        version_sum += events
-        cpu_s += took_s
+        done += len(judged.seeds)
+        covered += judged.covered
+        version_sum += judged.events
+        cpu_s += judged.processor_s
     seconds = time.monotonic() - started
     speed = f"{done / seconds:.0f} seeds/s, {done / cpu_s:.0f} for each second of processor time"
     print(f"{done} seeds in {seconds:.1f} s ({speed}), {version_sum / done:.1f} events each")
@@ -93,10 +100,18 @@ def judge_chunk(seeds: range) -> Judged:
     for seed in seeds:
         verdict: Verdict = judge_seed(seed)
         if verdict.broken:
-            return seeds, seed, covered, events, 0.0
+            return Judged(seeds, (seed, verdict.broken), covered, events, 0.0)
         covered += Counter(set(verdict.covered))
         events += len(verdict.log)
-    return seeds, None, covered, events, time.process_time() - started
+    return Judged(seeds, None, covered, events, time.process_time() - started)
+
+
+def _told_again(seed: int, found: dict[str, str]) -> str:
+    """The shrunk replay; a story that does not go wrong again was not the same twice, which is a fault of its own."""
+    verdict = judge_seed(seed)
+    if verdict.broken:
+        return replay(seed, shrunk(verdict))
+    return f"seed {seed} went wrong among others and does not alone: {found}"
 
 
 def _say_branches(options: argparse.Namespace) -> None:
