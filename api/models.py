@@ -134,6 +134,30 @@ class EventPage(BaseModel):
     next_after: int | None
 
 
+class ItemDocument(BaseModel):
+    """An item of a fan-out, and what it came to."""
+
+    item: str
+    input: Json
+    status: SubStepStatus
+    attempts: int
+    generation: int
+    seconds: float | None
+    result: Json
+    error: dict[str, Any] | None
+    reason: str | None
+    retry_at: str | None
+    started_version: int | None
+
+
+class ItemPage(BaseModel):
+    """Items in their order, the group in numbers. `next_cursor` is null where there are no more."""
+
+    items: list[ItemDocument]
+    next_cursor: str | None
+    counts: dict[str, int]
+
+
 class ResumePoint(BaseModel):
     """What would run next, and why."""
 
