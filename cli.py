@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steplog.commands import about, database, definitions, fleet, integrity, operating, seeing, serving, time_travel
+from steplog.commands.secrets import secrets
 from steplog.commands.sharing import at_option, config_of, console_of, job_argument, open_at, store_of, view_of
 from steplog.terminal.command import Failure, Root
 from steplog.terminal.console import Console
@@ -67,6 +68,7 @@ def explain(error: Exception, console: Console) -> Failure:
             4,
             "run it with the code it was started with, or `steplog resume {0.job_id} --adopt-plan`",
         ),
+        (engine.SecretsClosed, 4, None),
         (engine.OwnershipLost, 4, show),
         (log.WorkerDead, 4, "see `steplog ls`, and resume what stands still"),
         (log.JobPruned, 3, "look in the file that `steplog db prune` wrote"),
@@ -256,6 +258,7 @@ def show(console: Console, job: str, at: str | None, context: bool, raw: bool) -
     """Show a job as a tree of phases and sub-steps, now or as it was."""
     from steplog.engine.history import load
     from steplog.engine.lookup import find_job
+    from steplog.eventstore.sealed import hidden
     from steplog.projections.snapshot import snapshot
     from steplog.terminal.arguments import read_version
     from steplog.terminal.next_steps import context_lines
@@ -264,7 +267,7 @@ def show(console: Console, job: str, at: str | None, context: bool, raw: bool) -
     with store_of(console) as store:
         job_id = find_job(store, job)
         until = read_version(store, job_id, at) if at else None
-        state = load(store, job_id, until).state
+        state = hidden(load(store, job_id, until).state)
         if raw or console.output != "table":
             console.document(state if raw else state["context"] if context else snapshot(state))
         elif context:
@@ -393,6 +396,8 @@ def migrate(console: Console, dry_run: bool) -> None:
 
 for command in (*database.COMMANDS, integrity.backup):
     db.add_command(command)
+
+main.add_command(secrets)
 
 
 # --- what commands share ---------------------------------------------------------------------------------------------

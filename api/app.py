@@ -18,11 +18,13 @@ from steplog.api.changes import Changes
 from steplog.api.durations import Durations
 from steplog.api.guard import Guard
 from steplog.api.jobs import Jobs
+from steplog.api.messages import Messages
+from steplog.api.pages import items as items_page
 from steplog.api.pages import login
 from steplog.api.pages import routes as pages
 from steplog.api.pages.rendering import page
 from steplog.api.problems import Problem, invalid, problem_of
-from steplog.api.routes import jobs, operating, recording, streams, system, workflows
+from steplog.api.routes import items, jobs, operating, recording, streams, system, workflows
 from steplog.api.service import Service
 from steplog.api.settings import API, ApiSettings
 from steplog.api.sharing import SharedPages
@@ -34,7 +36,15 @@ from steplog.eventstore.connect import open_store
 from steplog.eventstore.errors import SteplogError
 from steplog.eventstore.store import Store
 
-_OF_API = (jobs.router, streams.router, operating.router, recording.router, workflows.router, system.router)
+_OF_API = (
+    jobs.router,
+    items.router,
+    streams.router,
+    operating.router,
+    recording.router,
+    workflows.router,
+    system.router,
+)
 LOCAL_NAME = "local"
 """Who did it, in the log, where no token says."""
 
@@ -84,7 +94,7 @@ def create_app(store: Store | str | None, settings: ApiSettings, local_name: str
         lifespan=_lifespan,
     )
     app.state.service = service
-    for router in (*_OF_API, system.probes, login.router, pages.router):
+    for router in (*_OF_API, system.probes, login.router, pages.router, items_page.router):
         app.include_router(router)
     _tell_problems(app)
     app.add_middleware(Guard, settings=settings, local_name=local_name)
@@ -96,13 +106,15 @@ def service_for(store: Store | str | None, settings: ApiSettings) -> Service:
     """What the app stands on, for a store or its URL."""
     config = read_config(modules=tuple(settings.modules))
     opened = open_store(store or str(config.database_url.value)) if isinstance(store, str | None) else store
+    jobs = Jobs(opened, declared_workflows(config.modules.value))
     return Service(
         store=opened,
-        jobs=Jobs(opened, declared_workflows(config.modules.value)),
+        jobs=jobs,
         changes=Changes(opened, listeners_max=settings.clients_max, batches_max=settings.client_events_max),
         settings=settings,
         durations=Durations(),
         shared=SharedPages(),
+        messages=Messages(jobs),
     )
 
 

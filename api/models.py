@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from steplog.projections.state import JobStatus, PhaseStatus, SubStepStatus
+from steplog.projections.statistics import SubStepStatistics
 
 Json = Any
 
@@ -133,6 +134,30 @@ class EventPage(BaseModel):
     next_after: int | None
 
 
+class ItemDocument(BaseModel):
+    """An item of a fan-out, and what it came to."""
+
+    item: str
+    input: Json
+    status: SubStepStatus
+    attempts: int
+    generation: int
+    seconds: float | None
+    result: Json
+    error: dict[str, Any] | None
+    reason: str | None
+    retry_at: str | None
+    started_version: int | None
+
+
+class ItemPage(BaseModel):
+    """Items in their order, the group in numbers. `next_cursor` is null where there are no more."""
+
+    items: list[ItemDocument]
+    next_cursor: str | None
+    counts: dict[str, int]
+
+
 class ResumePoint(BaseModel):
     """What would run next, and why."""
 
@@ -146,21 +171,6 @@ class ResumePoint(BaseModel):
     done: list[str]
     skipped: list[str]
     failed: list[str]
-
-
-class TimelineDocument(BaseModel):
-    """Attempts, waits, marks and gaps as spans of time."""
-
-    job_id: str
-    workflow: str
-    status: str
-    version: int
-    began_at: str
-    ended_at: str | None
-    edge_at: str
-    live: bool
-    phases: list[dict[str, Any]]
-    gaps: list[dict[str, Any]]
 
 
 class PatchOperation(BaseModel):
@@ -210,22 +220,6 @@ class WorkerList(BaseModel):
     items: list[WorkerRow]
 
 
-class SubStepFigures(BaseModel):
-    """A sub-step over all jobs of its workflow, as far as the projection has come."""
-
-    workflow: str
-    phase: str
-    sub_step: str
-    attempts: int
-    completed: int
-    failed: int
-    interrupted: int
-    skipped: int
-    failure_rate: float | None
-    p50_s: float | None
-    p95_s: float | None
-
-
 class Stats(BaseModel):
     """How many jobs there are, by status and by workflow and status; how many clients listen to this server."""
 
@@ -234,7 +228,7 @@ class Stats(BaseModel):
     oldest_ready_at: str | None
     """Since when the job has been due that waited longest for a worker."""
     listeners: int
-    sub_steps: list[SubStepFigures]
+    sub_steps: list[SubStepStatistics]
 
 
 class ProblemDocument(BaseModel):

@@ -66,6 +66,7 @@ class _Row(NamedTuple):
 _TABLE = (
     _Row(log.JobNotFound, 404, "job-not-found", "list jobs with GET /api/v1/jobs"),
     _Row(engine.SubStepNotFound, 404, "sub-step-not-found", "name one of the job's phases and sub-steps", ("known",)),
+    _Row(engine.NoFanOut, 404, "no-items", "name a fan-out whose items are listed"),
     _Row(engine.WorkflowNotFound, 404, "workflow-not-found", "start the server with --module MODULE that declares it"),
     _Row(engine.ActionRefused, 409, "wrong-state", "do one of the allowed actions", (
         "allowed_actions", "blocked_by",

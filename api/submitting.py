@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.operators import until_known
 from steplog.engine.store_clock import store_clock
-from steplog.engine.submitting import Submission, new_job
+from steplog.engine.submitting import Created, Submission, create
 from steplog.eventstore.store import Store
 
 
-class Submitted(NamedTuple):
-    """The job, and whether it was not there before."""
-
-    job_id: str
-    created: bool
-
-
-def submit(store: Store, definition: AnyDefinition, input: Any, **how: Any) -> Submitted:
+def submit(store: Store, definition: AnyDefinition, input: Any, **how: Any) -> Created:
     """Create the job, or find the one of that key. Raises InputRefused, PayloadRefused, KeyConflict."""
-    job = new_job(definition, Submission(input, **how), store_clock(store))
-    found = until_known(lambda: store.create(job))
+    found = create(store, definition, Submission(input, **how), store_clock(store))
     store.hint()
-    return Submitted(found, found == job.job_id)
+    return found

@@ -117,14 +117,19 @@ def doctor(console: Console, repair: bool) -> None:
 @click.command(cls=Command)
 @job_or_all
 @click.option("--all", "every", is_flag=True, help="Every job.")
+@click.option("--with-keys", is_flag=True, help="Give the wrapped keys to their secrets along: erasing will miss them.")
 @file_option
 @console_of
-def export(console: Console, job: str | None, every: bool, out: Path | None) -> None:
-    """Write jobs with all their events as JSON lines, for `steplog import`. Their hash chains are checked."""
+def export(console: Console, job: str | None, every: bool, with_keys: bool, out: Path | None) -> None:
+    """Write jobs with all their events as JSON lines, for `steplog import`. Their hash chains are checked.
+
+    Secrets stay sealed, and without --with-keys nobody can open them elsewhere.
+    """
     from steplog.engine.moving import export as lines_of
 
     with store_of(console) as store:
-        _write(out, (line for job_id in _jobs(store, job, every) for line in lines_of(store, job_id)))
+        jobs = _jobs(store, job, every)
+        _write(out, (line for job_id in jobs for line in lines_of(store, job_id, with_keys=with_keys)))
 
 
 @click.command("import", cls=Command)

@@ -26,7 +26,7 @@ parameters_option = click.option(
 )
 
 
-def _user() -> str:
+def user() -> str:
     from getpass import getuser
 
     return getuser()
@@ -36,7 +36,7 @@ def by_hand(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of everything that a person does to a job: handed over as `by`, `reason` and `request_id`."""
     for option in (
         click.option("--request-id", metavar="ID", help="The same request again does nothing."),
-        click.option("--by", default=_user, metavar="NAME", help="Who does it (default: the user's name)."),
+        click.option("--by", default=user, metavar="NAME", help="Who does it (default: the user's name)."),
         click.option("--reason", metavar="TEXT", help="Why."),
     ):
         command = option(command)
@@ -55,7 +55,7 @@ def pause(console: Console, /, job: str, **said: Any) -> None:
     from steplog.engine import operators
 
     with store_of(console) as store:
-        _report(console, store, operators.pause(store, _find(store, job), **said))
+        report(console, store, operators.pause(store, find(store, job), **said))
 
 
 @click.command(cls=Command)
@@ -67,9 +67,9 @@ def cancel(console: Console, /, job: str, **said: Any) -> None:
     from steplog.engine import operators
 
     with store_of(console) as store:
-        job_id = _find(store, job)
-        _confirm(console, f"cancel job {job_id}?")
-        _report(console, store, operators.cancel(store, job_id, **said))
+        job_id = find(store, job)
+        confirm(console, f"cancel job {job_id}?")
+        report(console, store, operators.cancel(store, job_id, **said))
 
 
 @click.command(cls=Command)
@@ -86,7 +86,7 @@ def retry(console: Console, /, job: str, sub_step: str | None, same_key: bool, *
     from steplog.engine import operators
 
     with store_of(console) as store:
-        _report(console, store, operators.retry(store, _find(store, job), sub_step, same_key=same_key, **said))
+        report(console, store, operators.retry(store, find(store, job), sub_step, same_key=same_key, **said))
 
 
 @click.command("set", cls=Command)
@@ -104,9 +104,9 @@ def set_context(console: Console, /, job: str, fields: tuple[str, ...], unset: t
         raise click.UsageError("name a field: k=text or k:=JSON, or --unset k")
     values = read_fields(fields, "K=V")
     with store_of(console) as store:
-        job_id = _find(store, job)
+        job_id = find(store, job)
         code = _code(console, store, job_id)
-        _report(console, store, operators.set_context(store, job_id, values, unset=unset, definition=code, **said))
+        report(console, store, operators.set_context(store, job_id, values, unset=unset, definition=code, **said))
 
 
 @click.command("edit-input", cls=Command)
@@ -125,12 +125,12 @@ def edit_input(console: Console, /, job: str, given: str | None, parameters: tup
     if given is None and not parameters:
         raise click.UsageError("give the input as JSON, @FILE or -, or fields of it with -P")
     with store_of(console) as store:
-        job_id = _find(store, job)
+        job_id = find(store, job)
         input = _edited(load(store, job_id).state["input"], given, parameters)
         code = _code(console, store, job_id)
         if code is not None:
             refuse_unknown_fields(code, read_fields(parameters))
-        _report(console, store, operators.edit_input(store, job_id, input, definition=code, **said))
+        report(console, store, operators.edit_input(store, job_id, input, definition=code, **said))
 
 
 @click.command(cls=Command)
@@ -146,7 +146,7 @@ def signal(console: Console, /, job: str, name: str, payload: str | None, **said
 
     value = None if payload is None else read_document(payload, "PAYLOAD")
     with store_of(console) as store:
-        _report(console, store, operators.signal(store, _find(store, job), name, value, **said))
+        report(console, store, operators.signal(store, find(store, job), name, value, **said))
 
 
 @click.command(cls=Command)
@@ -176,14 +176,14 @@ def fork(
 
     values = read_fields(fields, "--set")
     with store_of(console) as store:
-        job_id = _find(store, job)
+        job_id = find(store, job)
         version = read_version(store, job_id, at) if at else None
         edited: dict[str, Any] = {}
         if given is not None or parameters:
             edited["input"] = _edited(load(store, job_id, version).state["input"], given, parameters)
         code = _code(console, store, job_id)
         made = forking.fork(store, job_id, at=version, values=values, unset=unset, definition=code, **edited, **said)
-        _report(console, store, made)
+        report(console, store, made)
 
 
 # --- a sub-step ------------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def skip(console: Console, /, job: str, sub_step: str, **said: Any) -> None:
     from steplog.engine import operators
 
     with store_of(console) as store:
-        _report(console, store, operators.skip(store, _find(store, job), sub_step, **said))
+        report(console, store, operators.skip(store, find(store, job), sub_step, **said))
 
 
 @click.command(cls=Command)
@@ -215,9 +215,9 @@ def complete(console: Console, /, job: str, sub_step: str, result: str | None, *
 
     value = None if result is None else read_document(result, "--result")
     with store_of(console) as store:
-        job_id = _find(store, job)
+        job_id = find(store, job)
         code = _code(console, store, job_id)
-        _report(console, store, operators.complete(store, job_id, sub_step, value, definition=code, **said))
+        report(console, store, operators.complete(store, job_id, sub_step, value, definition=code, **said))
 
 
 @click.command(cls=Command)
@@ -230,7 +230,7 @@ def fail(console: Console, /, job: str, sub_step: str, **said: Any) -> None:
     from steplog.engine import operators
 
     with store_of(console) as store:
-        _report(console, store, operators.fail(store, _find(store, job), sub_step, **said))
+        report(console, store, operators.fail(store, find(store, job), sub_step, **said))
 
 
 @click.command(cls=Command)
@@ -246,7 +246,7 @@ def reset(console: Console, /, job: str, sub_step: str, dry_run: bool, same_key:
     from steplog.terminal.by_hand import reset_document, reset_lines
 
     with store_of(console) as store:
-        job_id = _find(store, job)
+        job_id = find(store, job)
         foreseen = operators.reset(store, job_id, sub_step, same_key=same_key, dry_run=True, **said)
         document = reset_document(job_id, foreseen.events)
         if dry_run and console.output != "table":
@@ -254,8 +254,8 @@ def reset(console: Console, /, job: str, sub_step: str, dry_run: bool, same_key:
         elif dry_run:
             console.lines(reset_lines(document))
         else:
-            _confirm(console, "\n".join([*reset_lines(document), "do that?"]))
-            _report(console, store, operators.reset(store, job_id, sub_step, same_key=same_key, **said))
+            confirm(console, "\n".join([*reset_lines(document), "do that?"]))
+            report(console, store, operators.reset(store, job_id, sub_step, same_key=same_key, **said))
 
 
 COMMANDS = (pause, cancel, retry, skip, complete, fail, reset, signal, set_context, edit_input, fork)
@@ -263,7 +263,7 @@ COMMANDS = (pause, cancel, retry, skip, complete, fail, reset, signal, set_conte
 # --- what these commands share ---------------------------------------------------------------------------------------
 
 
-def _find(store: Store, job: str) -> str:
+def find(store: Store, job: str) -> str:
     from steplog.engine.lookup import find_job
 
     return find_job(store, job)
@@ -300,16 +300,16 @@ def announce_plan(console: Console, state: State, definition: AnyDefinition) -> 
     if found.differences and not found.obstacles:
         for difference in found.differences:
             console.note(f"changed: {difference}")
-        _confirm(console, "go on with that plan?")
+        confirm(console, "go on with that plan?")
 
 
-def _confirm(console: Console, question: str) -> None:
+def confirm(console: Console, question: str) -> None:
     """Ask whoever sits at a terminal; a no ends the command with exit code 1."""
     if _is_a_terminal() and not console.yes:
         click.confirm(question, abort=True, err=True)
 
 
-def _report(console: Console, store: Store, done: Appended) -> None:
+def report(console: Console, store: Store, done: Appended) -> None:
     """What was appended, and what happens next."""
     from steplog.terminal.by_hand import action_document, action_line
 

@@ -105,9 +105,10 @@ def items(
     """List the items of a fan-out, in their order: how each stands, and what it came to."""
     from steplog.engine.history import load
     from steplog.engine.lookup import find_items, find_job
+    from steplog.projections.documents import item_document, items_document
     from steplog.projections.fan_out import page_of
     from steplog.terminal.arguments import read_version
-    from steplog.terminal.items import item_document, item_lines, items_document
+    from steplog.terminal.items import item_lines
 
     with store_of(console) as store:
         job_id = find_job(store, job)

@@ -117,6 +117,14 @@ def signal(state: State, who: Who, name: str, payload: Any, signal_id: str) -> l
     return [ev.SignalReceived(name=name, payload=payload, signal_id=signal_id, by=who.by)]
 
 
+def erase(state: State, by: str, reason: str) -> list[EventData]:
+    """Say that the key to the job's secrets is destroyed; nothing where it was before."""
+    if state["erased"]:
+        return []
+    require(state, "erase")
+    return [ev.SecretsErased(by=by, reason=reason)]
+
+
 # --- a sub-step ------------------------------------------------------------------------------------------------------
 
 

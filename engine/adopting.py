@@ -19,10 +19,13 @@ from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import AdoptionRefused
 from steplog.engine.fork import begun
 from steplog.engine.given import given_input, given_result
+from steplog.engine.jobs import as_of_holder
 from steplog.engine.plan import plan_of
 from steplog.engine.values import input_hash, problems_of
+from steplog.engine.vault import Vault, new_vault
 from steplog.eventstore.chain import Position, seal
 from steplog.eventstore.clock import Clock, SystemClock, instant
+from steplog.eventstore.errors import KeyConflict
 from steplog.eventstore.events import EventData, JobForked, SubStepInherited
 from steplog.eventstore.store import NewJob, Store
 from steplog.projections.head import head_of
@@ -66,12 +69,22 @@ def adopt(store: Store, definition: AnyDefinition, row: TableRow, *, by: str, cl
     if row.sub_step_progress.get("current_phase") == "completed":
         return Adopted(row.name, None, "not in flight")
     clock = clock or SystemClock()
-    job_id, now = clock.new_id(), clock.now()
-    facts = beginning(definition, row, by)
+    vault = new_vault(clock.new_id())
+    job_id, now = vault.job_id, clock.now()
+    facts = beginning(definition, row, by, vault)
     events = seal(job_id, Position(0, _hash_of(row)), facts, now, clock)
-    job = NewJob(job_id, events, head_of(begun(job_id, facts, now)), input_hash(given_input(definition, row.input)))
-    made = store.create(job)
+    hashed, data_key = input_hash(facts[0].as_data().get("input")), vault.key_of_new_job()
+    job = NewJob(job_id, events, head_of(begun(job_id, facts, now)), hashed, data_key=data_key)
+    made = _created(store, definition, row, job)
     return Adopted(row.name, made, "adopted" if made == job_id else "there already")
+
+
+def _created(store: Store, definition: AnyDefinition, row: TableRow, job: NewJob) -> str:
+    try:
+        return store.create(job)
+    except KeyConflict as conflict:
+        key = store.data_keys.find(conflict.job_id)
+        return store.create(as_of_holder(definition, row.input, job, conflict, key))
 
 
 def rows_of(lines: Iterable[bytes]) -> Iterator[TableRow]:
@@ -83,7 +96,7 @@ def rows_of(lines: Iterable[bytes]) -> Iterator[TableRow]:
             raise AdoptionRefused(f"line {number}", f"no row: {error}") from None
 
 
-def beginning(definition: AnyDefinition, row: TableRow, by: str) -> list[EventData]:
+def beginning(definition: AnyDefinition, row: TableRow, by: str, vault: Vault) -> list[EventData]:
     """What the row's history begins with. Raises AdoptionRefused, InputRefused."""
     plan = plan_of(definition)
     steps = _sub_steps(row)
@@ -91,7 +104,7 @@ def beginning(definition: AnyDefinition, row: TableRow, by: str) -> list[EventDa
     if unknown := sorted(steps.keys() - known.keys()):
         raise AdoptionRefused(row.name, f"workflow {definition.name} has no {', '.join(unknown)}")
     settled = [
-        _inherited(definition, row, key, steps[key])
+        _inherited(definition, row, key, steps[key], vault)
         for key in known
         if key in steps and _is_settled(steps[key], optional=known[key]["optional"])
     ]
@@ -100,8 +113,8 @@ def beginning(definition: AnyDefinition, row: TableRow, by: str) -> list[EventDa
         workflow=definition.name,
         workflow_version=definition.version,
         plan=dict(plan),
-        input=given_input(definition, row.input),
-        context=_context(definition, row),
+        input=given_input(definition, row.input, vault),
+        context=_context(definition, row, vault),
         from_job_id=row.name,
         from_version=1,
         parent_hash=_hash_of(row),
@@ -133,7 +146,9 @@ def _is_settled(step: dict[str, Any], *, optional: bool) -> bool:
     return step["status"] in ("completed", "skipped") or (step["status"] == "failed" and optional)
 
 
-def _inherited(definition: AnyDefinition, row: TableRow, key: Key, step: dict[str, Any]) -> SubStepInherited:
+def _inherited(
+    definition: AnyDefinition, row: TableRow, key: Key, step: dict[str, Any], vault: Vault
+) -> SubStepInherited:
     phase, _, name = key.partition("/")
     results = row.results or {}
     error = {"type": "Error", "message": str(step.get("error")), "retryable": False}
@@ -143,7 +158,7 @@ def _inherited(definition: AnyDefinition, row: TableRow, key: Key, step: dict[st
         generation=1,
         attempts=step.get("attempts", step.get("attempt", 0)),
         status=step["status"],
-        result=given_result(definition, key, results[key]) if key in results else None,
+        result=given_result(definition, key, results[key], vault) if key in results else None,
         error=error if step["status"] == "failed" else None,
         reason=step.get("reason"),
         started_at=_instant(row, step.get("started_at")),
@@ -152,9 +167,9 @@ def _inherited(definition: AnyDefinition, row: TableRow, key: Key, step: dict[st
     )
 
 
-def _context(definition: AnyDefinition, row: TableRow) -> dict[str, Any]:
+def _context(definition: AnyDefinition, row: TableRow, vault: Vault) -> dict[str, Any]:
     try:
-        return fields_of(definition.context_type(**row.sub_step_progress.get("context", {})))
+        return fields_of(definition.context_type(**row.sub_step_progress.get("context", {})), vault)
     except (ValidationError, TypeError) as error:
         problems = problems_of(error) if isinstance(error, ValidationError) else [str(error)]
         raise AdoptionRefused(row.name, f"its context does not fit: {'; '.join(problems)}") from None

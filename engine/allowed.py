@@ -37,7 +37,7 @@ def allowed_sub_step_actions(state: State, key: Key) -> list[str]:
 
 def require(state: State, action: str) -> None:
     """Raise ActionRefused unless the action is allowed."""
-    if obstacle := _AGAINST[action](state):
+    if obstacle := (_AGAINST | _NOT_OFFERED)[action](state):
         raise ActionRefused(
             state["job_id"], state["status"], action, allowed_actions(state), obstacle.why, blocked_by=obstacle.keys
         )
@@ -95,10 +95,14 @@ def backing_off(state: State) -> list[Key]:
 
 # --- rules of the job ------------------------------------------------------------------------------------------------
 
+_ERASED = "its secrets were erased, and nothing of it can run any more"
+
 
 def _closed(state: State) -> Obstacle | None:
     if not is_whole(state):
         return Obstacle("it is a fork that was not made to its end: fork again")
+    if state["erased"]:
+        return Obstacle(_ERASED)
     if state["status"] in ENDED:
         return Obstacle("it has ended: reset a sub-step to open it again, or fork it")
     if state["undoing"]:
@@ -130,7 +134,7 @@ def undecided(state: State) -> Obstacle | None:
 
 
 def _against_cancel(state: State) -> Obstacle | None:
-    if not is_whole(state) and state["status"] not in ENDED:
+    if (state["erased"] or not is_whole(state)) and state["status"] not in ENDED:
         return None
     return _closed(state) or _against_asking(state, {"cancel"})
 
@@ -155,7 +159,15 @@ def _against_new_input(state: State) -> Obstacle | None:
 
 
 def _against_fork(state: State) -> Obstacle | None:
-    return None if is_whole(state) else _closed(state)
+    return None if is_whole(state) and not state["erased"] else _closed(state)
+
+
+def _against_erasing(state: State) -> Obstacle | None:
+    if state["erased"]:
+        return Obstacle("its secrets are erased already")
+    if state["status"] not in STOPPED | ENDED:
+        return Obstacle("it may run, and needs them: pause or cancel it first")
+    return None
 
 
 _AGAINST: dict[str, Callable[[State], Obstacle | None]] = {
@@ -168,6 +180,9 @@ _AGAINST: dict[str, Callable[[State], Obstacle | None]] = {
     "signal": _closed,
     "fork": _against_fork,
 }
+
+_NOT_OFFERED = {"erase": _against_erasing}
+"""What nobody is to try because it is allowed."""
 
 # --- rules of an item ------------------------------------------------------------------------------------------------
 
@@ -250,7 +265,7 @@ def _backs_off(sub_step: SubStepState) -> bool:
 
 
 def _against_reset(state: State, shape: Shape, key: Key) -> Obstacle | None:
-    if not is_whole(state) or state["undoing"]:
+    if not is_whole(state) or state["undoing"] or state["erased"]:
         return _closed(state)
     reset = [key, *followers(state, shape, key)]
     if running := [each for each in reset if _runs(sub_step_of(state, each))]:

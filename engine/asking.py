@@ -13,6 +13,7 @@ from steplog.engine.facts import Answer, ErrorData, Listed
 from steplog.engine.listing import list_items
 from steplog.engine.policies import Skip
 from steplog.engine.step import Job
+from steplog.engine.vault import Vault
 from steplog.eventstore.events import EventData, SubStepData, SubStepExpanded
 from steplog.projections.plan import Key, key_of
 from steplog.projections.state import State
@@ -21,9 +22,10 @@ from steplog.projections.state import State
 class Asking:
     """Answers of one job's code that are not recorded yet: each question is asked once."""
 
-    def __init__(self, definition: AnyDefinition, input: Any) -> None:
+    def __init__(self, definition: AnyDefinition, input: Any, vault: Vault) -> None:
         self._definition = definition
         self._input = input
+        self._vault = vault
         self.answers: dict[Key, Answer] = {}
         self.items: dict[Key, Sequence[Listed] | ErrorData] = {}
 
@@ -31,7 +33,7 @@ class Asking:
         """Ask what the decision needs to know, of the job as it will be."""
         self.answers |= {key: self._answer(key, decision.state) for key in decision.questions}
         self.items |= {
-            key: list_items(self._definition, key, decision.state, self._job(decision.state))
+            key: list_items(self._definition, key, decision.state, self._job(decision.state), self._vault)
             for key in decision.unlisted
         }
 
@@ -56,10 +58,11 @@ class Asking:
         try:
             answer = when(self._job(state))
             if isinstance(answer, Skip):
-                return message_of(answer)
+                return message_of(answer, self._vault.scrub)
             return True if answer else "condition not met"
         except BaseException as error:  # user code: whatever it raises fails the sub-step, not the runner
-            return error_data(error, retryable=False)
+            return error_data(error, False, self._vault.scrub)
 
     def _job(self, state: State) -> Job[Any, Any]:
-        return Job(state["job_id"], self._input, open_draft(self._definition.context_type, state["context"]))
+        context = open_draft(self._definition.context_type, state["context"], vault=self._vault)
+        return Job(state["job_id"], self._input, context)

@@ -24,6 +24,7 @@ from steplog.engine.inbox import Inbox
 from steplog.engine.isolation.processes import HandlerProcess, Isolation
 from steplog.engine.observing import Watch
 from steplog.engine.transactional import TransactionalAttempt
+from steplog.engine.vault import Vault
 from steplog.eventstore.clock import Clock
 from steplog.projections.plan import Place
 from steplog.projections.state import State
@@ -51,6 +52,7 @@ class Attempts:
         definition: AnyDefinition,
         inbox: Inbox,
         input: Any,
+        vault: Vault,
         clock: Clock,
         grace_s: float,
         watch: Watch,
@@ -61,6 +63,7 @@ class Attempts:
         self._definition = definition
         self._inbox = inbox
         self._input = input
+        self._vault = vault
         self._clock = clock
         self._grace_s = grace_s
         self._watched_by = watch
@@ -75,7 +78,7 @@ class Attempts:
 
     def start(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
         """Call the handler of an attempt whose start is durable."""
-        channel = Channel(of, self._inbox, self._clock)
+        channel = Channel(of, self._inbox, self._clock, self._vault.of_attempt())
         sub_step = self._called(of)
         call = Call(of, sub_step, Given.of(state, sub_step, of), self._definition, self._input, channel)
         name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"

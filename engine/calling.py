@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -31,6 +32,9 @@ from steplog.eventstore.limits import ERROR_MESSAGE_CHARS_MAX, TRACEBACK_CHARS_M
 from steplog.projections.fan_out import results_of
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State
+
+Scrub = Callable[[str], str]
+"""Takes known secrets out of a text."""
 
 _NEVER_RETRIED = (PayloadRefused, AttemptOver, TransactionEnded, ContextReadOnly)
 """What would come out the same, or has had its effect already."""
@@ -131,16 +135,16 @@ class Call:
         for name, marker in bindings.results.items():
             if name in self.given.results:
                 returns = self.definition.sub_steps[marker.sub_step.key].returns
-                kwargs[name] = load(self.given.results[name], returns)
+                kwargs[name] = load(self.given.results[name], returns, self.channel.vault)
             else:
                 kwargs[name] = marker.default
-        of_item = [] if self.of.item is None else [load(self.given.item, bindings.item)]
+        of_item = [] if self.of.item is None else [load(self.given.item, bindings.item, self.channel.vault)]
         return [*of_item, *([self._step()] if bindings.wants_step else [])], kwargs
 
     def _step(self) -> Step[Any, Any]:
-        kind, given = self.definition.context_type, self.given
-        draft = open_draft(kind, given.context, given.draft)
-        self.channel.follow(draft, fields_of(open_draft(kind, given.context)))
+        kind, given, vault = self.definition.context_type, self.given, self.channel.vault
+        draft = open_draft(kind, given.context, given.draft, vault=vault)
+        self.channel.follow(draft, fields_of(open_draft(kind, given.context, vault=vault), vault))
         return Step(
             given.job_id,
             self.input,
@@ -159,7 +163,8 @@ class Call:
         self.channel.flush()
         if self.of.undoing and self.channel.changed():
             raise ContextReadOnly(f"the compensation of {self.of.key} wrote {', '.join(self.channel.changed())}")
-        result, changed = dump(value, self.sub_step.bindings.returns, "result"), self.channel.changed()
+        returns, vault = self.sub_step.bindings.returns, self.channel.vault
+        result, changed = dump(value, returns, "result", vault), self.channel.changed()
         if result is not None or changed:
             refuse_unrecordable({"result": result, "context_refused": changed}, "completion")
         return fact.Completed(self.of, result, changed, self._seconds_since(started))
@@ -172,12 +177,12 @@ class Call:
         if isinstance(error, Cancelled) and self.channel.cancelled:
             return None
         if isinstance(error, Skip):
-            return fact.SkipRaised(self.of, message_of(error), self.is_transactional)
+            return fact.SkipRaised(self.of, message_of(error, self.channel.scrub), self.is_transactional)
         return self.failed(error, self._seconds_since(started))
 
     def failed(self, error: BaseException, seconds: float) -> fact.Failed:
         """The attempt's failure by that error."""
-        data = error_data(error, self.may_retry(error))
+        data = error_data(error, self.may_retry(error), self.channel.scrub)
         return fact.Failed(self.of, data, seconds, random.random(), self.is_transactional)
 
     @property
@@ -205,23 +210,23 @@ class _OwnError:
             raise self.error
 
 
-def error_data(error: BaseException, retryable: bool) -> fact.ErrorData:
+def error_data(error: BaseException, retryable: bool, scrub: Scrub) -> fact.ErrorData:
     """An exception as the log keeps it; always recordable, whatever the exception does."""
     return {
-        "type": escape(type(error).__qualname__, ERROR_MESSAGE_CHARS_MAX),
-        "message": message_of(error),
-        "traceback": escape(_traceback(error), TRACEBACK_CHARS_MAX),
+        "type": escape(scrub(type(error).__qualname__), ERROR_MESSAGE_CHARS_MAX),
+        "message": message_of(error, scrub),
+        "traceback": escape(scrub(_traceback(error)), TRACEBACK_CHARS_MAX),
         "retryable": retryable,
     }
 
 
-def message_of(error: BaseException) -> str:
-    """What an exception says, as the log keeps it."""
+def message_of(error: BaseException, scrub: Scrub) -> str:
+    """What an exception says, as the log keeps it: without the secrets that `scrub` knows."""
     try:
         message = str(error)
     except BaseException as broken:  # an exception's own __str__ may raise anything
         message = f"(its message cannot be read: {type(broken).__name__})"
-    return escape(message, ERROR_MESSAGE_CHARS_MAX)
+    return escape(scrub(message), ERROR_MESSAGE_CHARS_MAX)
 
 
 def _traceback(error: BaseException) -> str:

@@ -12,8 +12,11 @@ from steplog.engine import facts as fact
 from steplog.engine.context import Context, Fields, changes, fields_of
 from steplog.engine.errors import AttemptOver
 from steplog.engine.facts import AttemptId, Fact
+from steplog.engine.secret_values import holds_secrets, texts_of
+from steplog.engine.values import plain
+from steplog.engine.vault import Vault
 from steplog.eventstore.clock import Clock
-from steplog.eventstore.codec import decode, encode, escape
+from steplog.eventstore.codec import encode, escape
 from steplog.eventstore.errors import PayloadRefused
 from steplog.eventstore.limits import (
     ENVELOPE_BYTES_MAX,
@@ -41,9 +44,10 @@ class Reported(Protocol):
 class Channel:
     """An attempt's reports, from whichever thread its handler runs in."""
 
-    def __init__(self, of: AttemptId, inbox: Reported, clock: Clock) -> None:
+    def __init__(self, of: AttemptId, inbox: Reported, clock: Clock, vault: Vault) -> None:
         self.clock = clock
         self.of = of
+        self.vault = vault
         self._inbox = inbox
         self._draft: Context | None = None
         self._base: Fields = {}
@@ -85,10 +89,16 @@ class Channel:
 
     def changed(self) -> Fields:
         """What the attempt has set in the context so far."""
-        return changes(self._base, fields_of(self._draft)) if self._draft is not None else {}
+        return changes(self._base, fields_of(self._draft, self.vault)) if self._draft is not None else {}
+
+    def scrub(self, text: str) -> str:
+        """The text without the secrets that the attempt was given, or has put into its draft."""
+        if self._draft is not None and holds_secrets(type(self._draft)):
+            self.vault.learn(texts_of(self._draft))
+        return self.vault.scrub(text)
 
     def checkpoint(self, cursor: Any) -> Awaitable[None]:
-        kept, changed = decode(encode(cursor, path="cursor")), self.changed()
+        kept, changed = plain(cursor, "cursor", self.vault), self.changed()
         refuse_unrecordable({"cursor": kept, "draft": {"set": changed}}, "checkpoint")
         self._refuse_if_over()
         if self.of.undoing:
@@ -125,7 +135,7 @@ class Channel:
             if type(number) not in (int, float):
                 raise PayloadRefused(f"progress.{name}", f"{type(number).__qualname__} is no number")
         encode(numbers, path="progress")
-        told = None if note is None else escape(note, ERROR_MESSAGE_CHARS_MAX)
+        told = None if note is None else escape(self.scrub(note), ERROR_MESSAGE_CHARS_MAX)
         with self._telling:
             self._untold = fact.Progressed(self.of, done, total, told)
         self._tell_in_time()
@@ -133,7 +143,7 @@ class Channel:
     def log(self, lines: Iterable[str]) -> None:
         with self._telling:
             for line in lines:
-                self._keep(escape(line, LOG_LINE_CHARS_MAX))
+                self._keep(escape(self.scrub(line), LOG_LINE_CHARS_MAX))
         self._tell_in_time()
 
     def relay(self, lines: list[str]) -> None:

@@ -9,7 +9,7 @@ from steplog.engine.actions import Who, resume
 from steplog.engine.adoption import adopted, adoption
 from steplog.engine.allowed import allowed_actions, require
 from steplog.engine.decider import decide
-from steplog.engine.errors import PlanNotAdopted
+from steplog.engine.errors import PlanNotAdopted, SecretsErased
 from steplog.engine.facts import Interrupted, Situation
 from steplog.engine.history import Loaded, position_of
 from steplog.eventstore.chain import end_of, seal
@@ -36,7 +36,7 @@ def claim_job(
     interrupted.
 
     A job that waits for a person is claimed only with `resume_by`, which says who resumes it. Raises JobNotFound,
-    JobOwned while its owner lives, WorkerDead, WrongState, PlanNotAdopted, LogError.
+    JobOwned while its owner lives, WorkerDead, WrongState, PlanNotAdopted, SecretsErased, LogError.
     """
     job_id = loaded.state["job_id"]
     outcome: list[Loaded] = []
@@ -78,6 +78,8 @@ def claim_of(clock: Clock, worker_id: str, loaded: Loaded, epoch: int) -> tuple[
 def _taking_over(
     state: State, claim: Claim, at: str, resume_by: str | None, adopting: PlanAdopted | None
 ) -> tuple[list[EventData], State]:
+    if state["erased"]:
+        raise SecretsErased(state["job_id"], state["job_id"])
     if resume_by is not None and state["status"] in ENDED:
         require(state, "resume")
     may_run = state["mode"] == "engine" and is_whole(state) and state["status"] not in ENDED

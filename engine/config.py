@@ -13,7 +13,7 @@ from steplog.eventstore.errors import SteplogError
 
 DEFAULT_URL = "sqlite:///steplog.db"
 CONFIG_FILE = "steplog.toml"
-_SETTINGS = dict.fromkeys(("database_url", "modules", "report_table", "notify"))
+_SETTINGS = dict.fromkeys(("database_url", "modules", "report_table", "notify", "keys"))
 
 
 class ConfigError(SteplogError):
@@ -38,6 +38,8 @@ class Config:
     """The table of a page's own that takes the place of ours; None is ours."""
     notify: Setting
     """Webhooks that are told what becomes of jobs, each a table of the config file."""
+    keys: Setting
+    """Where the keys to secrets stand, `env:NAME` or `file:PATH`; None where there are none. Never the keys."""
 
 
 def read_config(
@@ -73,6 +75,11 @@ def read_config(
             (None, "default"),
         ),
         notify=_first((in_file.get("notify"), str(path)), ([], "default")),
+        keys=_first(
+            ("env:STEPLOG_KEYS" if given.get("STEPLOG_KEYS") else None, "STEPLOG_KEYS"),
+            (_reference(in_file.get("keys"), path), str(path)),
+            (None, "default"),
+        ),
     )
 
 
@@ -86,6 +93,15 @@ def _first(*candidates: tuple[Any, str]) -> Setting:
         if value:
             return Setting(value, origin)
     return Setting(*candidates[-1])
+
+
+def _reference(keys: Any, path: Path) -> Any:
+    """Where keys stand. Raises ConfigError, which shows nothing of what stands there instead."""
+    if keys is not None and not (isinstance(keys, str) and keys.startswith(("env:", "file:"))):
+        raise ConfigError(
+            f"{path}: keys says where the keys stand, `env:NAME` or `file:PATH`, never the keys themselves"
+        )
+    return keys
 
 
 def _read_file(path: Path) -> dict[str, Any]:

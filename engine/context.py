@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from steplog.engine.values import dump, load
+from steplog.engine.values import Seals, dump, load
 from steplog.eventstore.codec import encode
 
 
@@ -23,19 +23,19 @@ C = TypeVar("C", bound=Context)
 Fields = dict[str, Any]
 
 
-def open_draft(kind: type[C], recorded: Fields, draft: Fields | None = None) -> C:
+def open_draft(kind: type[C], recorded: Fields, draft: Fields | None = None, *, vault: Seals | None) -> C:
     """A copy of the recorded context, typed, with what an attempt's last checkpoint had changed already."""
     values = {**recorded, **(draft or {}).get("set", {})}
     for name in (draft or {}).get("unset", ()):
         values.pop(name, None)
-    opened: C = load(values, kind)
+    opened: C = load(values, kind, vault)
     return opened
 
 
-def fields_of(context: Context) -> Fields:
+def fields_of(context: Context, vault: Seals | None) -> Fields:
     """The context's fields as plain JSON. Raises PayloadRefused with the path of one that has no JSON form."""
     return {
-        name: dump(getattr(context, name), type(context).model_fields[name].annotation, f"context.{name}")
+        name: dump(getattr(context, name), type(context).model_fields[name].annotation, f"context.{name}", vault)
         for name in type(context).model_fields
     }
 

@@ -15,6 +15,7 @@ from steplog.engine.injection import MISSING, Produces
 from steplog.engine.limits import Limit
 from steplog.engine.mapping import Maps
 from steplog.engine.policies import Duration, Retry, Skip, seconds_of
+from steplog.engine.secret_values import holds_secrets
 from steplog.engine.step import Job, NoInput, Step
 from steplog.engine.sub_step import AnySubStep, FanOut, Isolate, Options, Plain, SubStep
 from steplog.engine.transaction import Transaction
@@ -188,6 +189,8 @@ class Declares(Maps[I, C]):
         A signal that was sent before counts, and each is taken once. Without one in `timeout` it fails, or completes
         with `default`. It is named as the signal is.
         """
+        if holds_secrets(payload):
+            raise DefinitionError(f"signal {signal}: a payload is recorded as it comes, so it can have no secrets")
         seconds = None if timeout is None else seconds_of(timeout)
         wait = WaitPlan(kind="signal", signal=_named(signal, "signal"), seconds=seconds)
         declared = Options(name=name or signal, wait=wait, **options)
@@ -248,6 +251,12 @@ class Definition(Declares[I, C]):
         """When jobs of it are submitted by themselves: each a Schedule."""
         self.outset: Outset | None = None
         """What `outset_of` has made of it, until more is declared."""
+
+    @property
+    def declares_secrets(self) -> bool:
+        """Whether any type of it does: of the input, the context, a result or an item."""
+        kinds = (kind for step in self.sub_steps.values() for kind in (step.bindings.returns, step.bindings.item))
+        return any(map(holds_secrets, (self.input_type, self.context_type, *kinds)))
 
     def phase(self, name: str, *, description: str | None = None, parallel: int | None = None) -> Phase[I, C]:
         """Declare the next phase; `parallel` bounds how many of its sub-steps run at once."""

@@ -152,6 +152,29 @@ class DataMismatch(PlanMismatch):
         self.differences = differences
 
 
+class SecretsClosed(SteplogError):
+    """The secrets of a job cannot be opened or sealed here."""
+
+    next_step: ClassVar[str | None] = "configure the keys that sealed them: STEPLOG_KEYS, or `keys` in steplog.toml"
+
+    def __init__(self, job_id: str | None, why: str) -> None:
+        super().__init__(f"the secrets of job {job_id} are closed: {why}" if job_id else f"secrets are closed: {why}")
+        self.job_id = job_id
+
+
+class SecretsErased(SecretsClosed):
+    """The secrets of the job were erased: nobody can read them any more."""
+
+    next_step = "submit a new job with its input"
+
+    def __init__(self, job_id: str, key_of: str, at: str | None = None) -> None:
+        whose = "" if key_of == job_id else f" with those of job {key_of}, which it was forked from"
+        SteplogError.__init__(self, f"the secrets of job {job_id} were erased{whose}{f' at {at}' if at else ''}")
+        self.job_id = job_id
+        self.key_of = key_of
+        self.at = at
+
+
 class WorkflowNotFound(SteplogError):
     """No module that was imported declares the workflow."""
 

@@ -10,19 +10,20 @@ from steplog.engine.deciding.draft import error_of
 from steplog.engine.definition import AnyDefinition, AnySubStep
 from steplog.engine.facts import ErrorData
 from steplog.engine.values import load, problems_of
+from steplog.engine.vault import Vault
 from steplog.projections.fan_out import items_of, results_of
 from steplog.projections.plan import Key, Shape
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import SETTLED, State, SubStepState, SubStepStatus
 
 
-def misfits(state: State, definition: AnyDefinition) -> list[str]:
+def misfits(state: State, definition: AnyDefinition, vault: Vault) -> list[str]:
     """What the code would refuse of the input, the context and the results that are still needed, as sentences.
 
-    The plan of the job and that of the definition must agree.
+    The plan of the job and that of the definition must agree. Raises SecretsClosed where that cannot be told here.
     """
-    found = _misfit("input", state["input"], definition.input_type)
-    found += _misfit("context", state["context"], definition.context_type)
+    found = _misfit("input", state["input"], definition.input_type, vault)
+    found += _misfit("context", state["context"], definition.context_type, vault)
     needed = {
         marker.sub_step.key
         for key, sub_step in definition.sub_steps.items()
@@ -31,20 +32,20 @@ def misfits(state: State, definition: AnyDefinition) -> list[str]:
     }
     for key, source in definition.sub_steps.items():
         if key in needed and sub_step_of(state, key)["status"] == "completed":
-            found += _misfit(f"result of {key}", results_of(sub_step_of(state, key)), source.returns)
+            found += _misfit(f"result of {key}", results_of(sub_step_of(state, key)), source.returns, vault)
     for key, sub_step in definition.sub_steps.items():
         if sub_step.fan_out is not None:
-            found += _misfits_of_items(sub_step_of(state, key), sub_step)
+            found += _misfits_of_items(sub_step_of(state, key), sub_step, vault)
     return found
 
 
-def _misfits_of_items(recorded: SubStepState, sub_step: AnySubStep) -> list[str]:
+def _misfits_of_items(recorded: SubStepState, sub_step: AnySubStep, vault: Vault) -> list[str]:
     """What the handler would refuse of the items that may run yet; the first is enough."""
     if recorded["items"] is None or not _may_run(recorded["status"], sub_step):
         return []
     for item in items_of(recorded):
         if item.state["status"] not in ("completed", "skipped") and (
-            found := _misfit(f"item {item.key} of {sub_step.key}", item.input, sub_step.bindings.item)
+            found := _misfit(f"item {item.key} of {sub_step.key}", item.input, sub_step.bindings.item, vault)
         ):
             return found
     return []
@@ -66,9 +67,9 @@ def _may_run(status: SubStepStatus, sub_step: AnySubStep) -> bool:
     return status not in SETTLED or (status == "failed" and not sub_step.options.optional)
 
 
-def _misfit(what: str, recorded: Any, kind: Any) -> list[str]:
+def _misfit(what: str, recorded: Any, kind: Any, vault: Vault | None = None) -> list[str]:
     try:
-        load(recorded, kind)
+        load(recorded, kind, vault)
     except ValidationError as error:
-        return [f"{what}: {problem}" for problem in problems_of(error)]
+        return [f"{what}: {vault.scrub(problem) if vault else problem}" for problem in problems_of(error)]
     return []

@@ -18,6 +18,7 @@ from steplog.engine.given import given_context, given_input, given_name
 from steplog.engine.history import Loaded, load
 from steplog.engine.operators import Appended, How, until_known
 from steplog.engine.store_clock import store_clock
+from steplog.engine.vault import vault_of
 from steplog.eventstore.chain import Position, seal
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import check_name, encode
@@ -60,19 +61,20 @@ def fork(
     ValueRefused, InputRefused, KeyConflict where the request id was another fork's.
     """
     clock = how.get("clock") or store_clock(store)
-    past = _past(store, job_id, at)
-    require(past.parent.state, "fork")
-    edits = given_context(definition, past.parent.state, dict(values or {}), unset)
+    past, vault = _past(store, job_id, at), vault_of(store, job_id, definition)
+    require(load(store, job_id).state, "fork")
+    parent = past.parent.state
+    edits = given_context(definition, parent, dict(values or {}), unset, vault)
     edited = {*edits, *unset}
     inherited = past.inherited(edited)
     forked = JobForked(
-        workflow=past.parent.state["workflow"],
-        workflow_version=past.parent.state["workflow_version"],
-        plan=dict(past.parent.state["plan"]),
-        input=past.parent.state["input"] if input is AS_IT_WAS else given_input(definition, input),
+        workflow=parent["workflow"],
+        workflow_version=parent["workflow_version"],
+        plan=dict(parent["plan"]),
+        input=parent["input"] if input is AS_IT_WAS else given_input(definition, input, vault, parent),
         context=past.context(edited) | edits,
         from_job_id=job_id,
-        from_version=past.parent.state["version"],
+        from_version=parent["version"],
         parent_hash=past.parent.position.hash,
         inherited=len(inherited),
         key=_key(how),

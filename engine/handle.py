@@ -11,6 +11,7 @@ from steplog.engine.definition import Definition
 from steplog.engine.errors import NoResult
 from steplog.engine.injection import Produces
 from steplog.engine.values import load
+from steplog.engine.vault import Vault
 from steplog.projections.fan_out import results_of
 from steplog.projections.readiness import sub_step_of
 from steplog.projections.snapshot import snapshot
@@ -23,9 +24,10 @@ R = TypeVar("R")
 class JobHandle(Generic[C]):
     """A job as of when its run ended; it does not follow later changes."""
 
-    def __init__(self, state: State, definition: Definition[Any, C]) -> None:
+    def __init__(self, state: State, definition: Definition[Any, C], vault: Vault) -> None:
         self._state = state
         self._definition = definition
+        self._vault = vault
 
     @property
     def job_id(self) -> str:
@@ -48,8 +50,8 @@ class JobHandle(Generic[C]):
 
     @property
     def context(self) -> C:
-        """The job's context, typed."""
-        return open_draft(self._definition.context_type, self._state["context"])
+        """The job's context, typed. Raises SecretsErased where its secrets were."""
+        return open_draft(self._definition.context_type, self._state["context"], vault=self._vault)
 
     @property
     def snapshot(self) -> dict[str, Any]:
@@ -57,13 +59,13 @@ class JobHandle(Generic[C]):
         return snapshot(self._state)
 
     def result(self, sub_step: Produces[R]) -> R:
-        """What the sub-step returned. Raises NoResult where it did not complete, with why."""
+        """What the sub-step returned. Raises NoResult where it did not complete, with why; SecretsErased."""
         recorded = sub_step_of(self._state, sub_step.key)
         if recorded["status"] != "completed":
             error = recorded["error"] or {}
             why = recorded["reason"] or f"{error.get('type', 'it')}: {error.get('message', recorded['status'])}"
             raise NoResult(self.job_id, sub_step.key, f"{recorded['status']}: {why}")
-        value: R = load(results_of(recorded), self._definition.sub_steps[sub_step.key].returns)
+        value: R = load(results_of(recorded), self._definition.sub_steps[sub_step.key].returns, self._vault)
         return value
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,19 +13,23 @@ from pydantic import ValidationError
 from steplog.engine.blocking import run_to_the_end
 from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import InputRefused, Interrupted, PlanMismatch
+from steplog.engine.errors import InputRefused, Interrupted, PlanMismatch, SecretsClosed
 from steplog.engine.handle import JobHandle
 from steplog.engine.history import Loaded, load
 from steplog.engine.observing import traceparent_of
 from steplog.engine.plan import outset_of, plan_of
 from steplog.engine.runner import Owned
+from steplog.engine.scrubbing import scrubbed
+from steplog.engine.secret_values import given_texts
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
-from steplog.engine.values import adapter, dump, input_hash, problems_of
+from steplog.engine.values import Seals, adapter, dump, input_hash, problems_of
+from steplog.engine.vault import Vault, new_vault, vault_of, vault_with
 from steplog.engine.worker import Worker
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.codec import check_name
-from steplog.eventstore.errors import JobOwned, KeyConflict, WrongState
+from steplog.eventstore.data_keys import DataKey
+from steplog.eventstore.errors import JobOwned, KeyConflict, PayloadRefused, WrongState
 from steplog.eventstore.events import JobClaimed, JobCreated
 from steplog.eventstore.store import NewJob, Store
 from steplog.projections.evolve import Evolution, foreseen
@@ -32,7 +37,7 @@ from steplog.projections.head import head_of
 from steplog.projections.job_rules import begin
 from steplog.projections.state import ENDED, STOPPED
 
-_OWNS_NOTHING = (KeyConflict, JobOwned, WrongState, PlanMismatch)
+_OWNS_NOTHING = (KeyConflict, JobOwned, WrongState, PlanMismatch, SecretsClosed, PayloadRefused)
 
 Announce = Callable[[str], None]
 """Called with the job's id as soon as it is known and durable."""
@@ -62,9 +67,9 @@ async def run_here(
     announce: Announce = lambda job_id: None,
 ) -> JobHandle[Any]:
     """The same inside a running event loop; runs on one store that are awaited together share their commits."""
-    recorded = recorded_input(definition, input)
+    checked = checked_input(definition, input)
     async with worker_for(store, settings) as worker, _leaving_nothing_behind(worker):
-        return await _create_and_run(worker, definition, recorded, key, announce)
+        return await _create_and_run(worker, definition, checked, key, announce)
 
 
 def resume_blocking(
@@ -97,15 +102,35 @@ async def _create_and_run(
     worker: Worker, definition: AnyDefinition, input: Any, key: str | None, announce: Announce
 ) -> JobHandle[Any]:
     """Create a job that the worker owns and run it; with a key seen before, that job goes on instead."""
-    owned, new_job = prepare(worker, definition, input, key)
-    job_id = await worker.outbox().create(new_job)
+    vault = new_vault(worker.clock.new_id())
+    owned, new_job = prepare(worker, definition, recorded_input(definition, input, vault), key, vault)
+    try:
+        job_id = await worker.outbox().create(new_job)
+    except KeyConflict as conflict:
+        data_key = await asyncio.to_thread(worker.store.data_keys.find, conflict.job_id)
+        job_id = await worker.outbox().create(as_of_holder(definition, input, new_job, conflict, data_key))
     announce(job_id)
+    vault.keep_in(worker.store.data_keys)
     if job_id == new_job.job_id:
         return await _run_owned(worker, owned)
     known = await asyncio.to_thread(load, worker.store, job_id)
     if known.state["status"] in ENDED | STOPPED:
-        return JobHandle(known.state, definition)
+        return JobHandle(known.state, definition, await asyncio.to_thread(vault_of, worker.store, job_id, definition))
     return await _run_owned(worker, await asyncio.to_thread(worker.claim, job_id, definition))
+
+
+def as_of_holder(
+    definition: AnyDefinition, input: Any, job: NewJob, conflict: KeyConflict, data_key: DataKey | None
+) -> NewJob:
+    """The job once more, its input as the job would have sealed it that holds its key, and whose data key that is.
+
+    Raises the conflict where that changes nothing, SecretsClosed, and SecretsErased where it cannot be told any more.
+    """
+    if job.data_key is None or data_key is None:
+        raise conflict
+    return replace(
+        job, input_hash=input_hash(recorded_input(definition, input, vault_with(data_key.job_id, [data_key])))
+    )
 
 
 @asynccontextmanager
@@ -120,41 +145,52 @@ async def _leaving_nothing_behind(worker: Worker) -> AsyncIterator[None]:
         raise
 
 
-def recorded_input(definition: AnyDefinition, input: Any) -> Any:
-    """The input as the log keeps it. Raises InputRefused with what does not fit, PayloadRefused with its path."""
+def checked_input(definition: AnyDefinition, input: Any) -> Any:
+    """The input, typed. Raises InputRefused with what does not fit."""
     given = {} if input is None else input
     try:
-        checked = adapter(definition.input_type).validate_python(given)
+        return adapter(definition.input_type).validate_python(given)
     except ValidationError as error:
-        raise InputRefused(definition.name, problems_of(error)) from error
-    return dump(checked, definition.input_type, "input")
+        texts = tuple(given_texts(given, definition.input_type))
+        problems = [scrubbed(problem, texts) for problem in problems_of(error)]
+        # Pydantic's own words show the input.
+        raise InputRefused(definition.name, problems) from (None if texts else error)
 
 
-def prepare(worker: Worker, definition: AnyDefinition, input: Any, key: str | None) -> tuple[Owned, NewJob]:
-    """A job that is created and claimed in one append."""
+def recorded_input(definition: AnyDefinition, input: Any, vault: Seals | None = None) -> Any:
+    """The input as the log keeps it. Raises InputRefused with what does not fit, PayloadRefused with its path."""
+    return dump(checked_input(definition, input), definition.input_type, "input", vault)
+
+
+def prepare(
+    worker: Worker, definition: AnyDefinition, input: Any, key: str | None, vault: Vault | None = None
+) -> tuple[Owned, NewJob]:
+    """A job that is created and claimed in one append; its input is as it is recorded, sealed by that vault."""
+    vault = vault or new_vault(worker.clock.new_id())
     created = JobCreated(
         workflow=definition.name,
         workflow_version=definition.version,
         plan=dict(plan_of(definition)),
         input=input,
-        context=fields_of(definition.context_type()),
+        context=fields_of(definition.context_type(), vault),
         key=check_name(key, "key") if key is not None else None,
         traceparent=traceparent_of(definition),
     )
     claim = worker.first_claim()
     claimed = JobClaimed(worker_id=claim.worker_id, epoch=claim.epoch, claim_id=claim.claim_id, reason="first")
-    job_id, at = worker.clock.new_id(), worker.clock.now()
+    job_id, at = vault.job_id, worker.clock.now()
     outset = outset_of(definition)
     evolution = Evolution(begin(foreseen(created, job_id, 1, at), outset))
     evolution.foresee(claimed, at)
     state = evolution.state
     events = seal(job_id, Position(), [created, claimed], at, worker.clock, known={"plan": outset.encoded_plan})
-    owned = Owned(Loaded(state, end_of(events, Position())), claim, definition)
-    return owned, NewJob(job_id, events, head_of(state), input_hash(input), claim)
+    data_key = vault.key_of_new_job() if definition.declares_secrets else None
+    owned = Owned(Loaded(state, end_of(events, Position())), claim, definition, vault)
+    return owned, NewJob(job_id, events, head_of(state), input_hash(input), claim, data_key=data_key)
 
 
 async def _run_owned(worker: Worker, owned: Owned) -> JobHandle[Any]:
     state = await worker.run(owned)
     if worker.stopped_by is not None and state["status"] not in ENDED | STOPPED:
         raise Interrupted(state["job_id"], worker.stopped_by)
-    return JobHandle(state, owned.definition)
+    return JobHandle(state, owned.definition, owned.vault)

@@ -11,7 +11,8 @@ from steplog.engine.errors import ItemsRefused
 from steplog.engine.facts import ErrorData, Listed
 from steplog.engine.injection import MISSING, ResultOf
 from steplog.engine.step import Job
-from steplog.engine.values import dump, load
+from steplog.engine.values import Seals, dump, load
+from steplog.engine.vault import Vault
 from steplog.eventstore.codec import check_name
 from steplog.projections.fan_out import results_of
 from steplog.projections.plan import Key
@@ -19,18 +20,22 @@ from steplog.projections.readiness import sub_step_of
 from steplog.projections.state import State
 
 
-def list_items(definition: AnyDefinition, key: Key, state: State, job: Job[Any, Any]) -> Sequence[Listed] | ErrorData:
+def list_items(
+    definition: AnyDefinition, key: Key, state: State, job: Job[Any, Any], vault: Vault
+) -> Sequence[Listed] | ErrorData:
     """The items of that fan-out, in their order; where there is no such list, the error that fails the sub-step."""
     sub_step = definition.sub_steps[key]
     try:
         assert sub_step.fan_out is not None, key
-        items = _items(definition, sub_step, state, job)
-        return list_of_items(items, sub_step.bindings.item, sub_step.fan_out.key)
+        items = _items(definition, sub_step, state, job, vault)
+        return list_of_items(items, sub_step.bindings.item, sub_step.fan_out.key, vault)
     except BaseException as error:  # user code: whatever it raises fails the sub-step, not the runner
-        return error_data(error, retryable=False)
+        return error_data(error, False, vault.scrub)
 
 
-def _items(definition: AnyDefinition, sub_step: AnySubStep, state: State, job: Job[Any, Any]) -> Iterable[Any]:
+def _items(
+    definition: AnyDefinition, sub_step: AnySubStep, state: State, job: Job[Any, Any], vault: Vault
+) -> Iterable[Any]:
     fan_out = sub_step.fan_out
     assert fan_out is not None, sub_step.key
     items: Any = fan_out.items
@@ -38,12 +43,14 @@ def _items(definition: AnyDefinition, sub_step: AnySubStep, state: State, job: J
         source = sub_step_of(state, items.sub_step.key)
         if source["status"] != "completed" and items.default is not MISSING:
             return cast("Iterable[Any]", items.default)
-        returned: Iterable[Any] = load(results_of(source), definition.sub_steps[items.sub_step.key].returns)
+        returned: Iterable[Any] = load(results_of(source), definition.sub_steps[items.sub_step.key].returns, vault)
         return returned
     return cast("Iterable[Any]", items(job) if callable(items) else items)
 
 
-def list_of_items(items: Iterable[Any], kind: Any, key_of: Callable[[Any], str] | None) -> list[Listed]:
+def list_of_items(
+    items: Iterable[Any], kind: Any, key_of: Callable[[Any], str] | None, vault: Seals | None = None
+) -> list[Listed]:
     """Each with its key. Raises ItemsRefused, and PayloadRefused with the path of what is not of that kind."""
     seen: set[str] = set()
     listed: list[Listed] = []
@@ -52,7 +59,7 @@ def list_of_items(items: Iterable[Any], kind: Any, key_of: Callable[[Any], str] 
         if key in seen:
             raise ItemsRefused(f"two items have the key {key!r}: each needs one of its own")
         seen.add(key)
-        listed.append(Listed(key, dump(item, kind, f"items[{place}]")))
+        listed.append(Listed(key, dump(item, kind, f"items[{place}]", vault)))
     return listed
 
 

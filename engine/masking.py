@@ -1,7 +1,7 @@
 """What nobody is shown: fields that a workflow's types declare secret, and their text wherever else it turns up.
 
-Secret is a `SecretStr`, a `SecretBytes`, and a field with `repr=False`. The log keeps what it was given; what leaves
-it by the API, the pages or the command line goes through here.
+Secret is a `SecretStr`, a `SecretBytes`, which the log holds sealed, and a field with `repr=False`, which it keeps as
+it was given. What leaves it by the API or the pages goes through here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from steplog.engine.definition import AnyDefinition
+from steplog.eventstore.sealed import ERASED, HIDDEN, hidden, is_sealed
 from steplog.projections.plan import key_of
 
-MASK: Final = "********"
+MASK: Final = HIDDEN
 TEXT_CHARS_MIN = 4
 """How long a secret is at least for its text to be looked for elsewhere."""
 _DEPTH_MAX = 8
@@ -61,7 +62,7 @@ def masked(value: Any, mask: Mask) -> Any:
     if not mask or value is None:
         return value
     if mask is True:
-        return MASK
+        return value if value == ERASED else MASK
     if isinstance(value, dict):
         return {name: masked(part, mask.get(name, mask.get("*", False))) for name, part in value.items()}
     if isinstance(value, list):
@@ -71,7 +72,7 @@ def masked(value: Any, mask: Mask) -> Any:
 
 def secret_texts(value: Any, mask: Mask) -> Iterator[str]:
     """The texts that are masked."""
-    if not mask or value is None:
+    if not mask or value is None or value == ERASED or is_sealed(value):
         return
     if isinstance(value, dict):
         for name, part in value.items():
@@ -115,6 +116,7 @@ class Masks:
 
     def snapshot(self, document: dict[str, Any]) -> dict[str, Any]:
         """A snapshot, or another document of the job with `input`, `context` and `phases`, for others' eyes."""
+        document = hidden(document)
         if self.is_empty:
             return document
         texts = self.texts(document.get("input"), document.get("context") or {})
@@ -135,6 +137,7 @@ class Masks:
 
     def data(self, type: str, data: dict[str, Any], texts: tuple[str, ...] = ()) -> dict[str, Any]:
         """What an event says, for others' eyes."""
+        data = hidden(data)
         if self.is_empty:
             return data
         shown = dict(data)

@@ -6,8 +6,9 @@ derived (head, key, epoch) is made anew from the log; owners, stored states and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice, tee
 from typing import Any, Literal
 
@@ -17,11 +18,13 @@ from steplog.engine.errors import ImportConflict, ImportRefused
 from steplog.engine.history import position_of
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobNotFound
-from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.events import Event, NewEvent, SecretsErased
 from steplog.eventstore.rows import Row, read_rows
 from steplog.eventstore.store import Head, NewJob, Proposal, Store
 from steplog.projections.evolve import fold
 from steplog.projections.head import head_of
+
+_SEALED_BY = re.compile(rb'"\$sealed":"([0-9a-f-]{36}):')
 
 Outcome = Literal["imported", "continued", "there already"]
 
@@ -38,11 +41,17 @@ class Imported:
 # --- out -------------------------------------------------------------------------------------------------------------
 
 
-def export(store: Store, job_id: str) -> Iterator[bytes]:
-    """The job's lines, up to where its log ends now. Raises JobNotFound, LogError: the lines until then are no job."""
+def export(store: Store, job_id: str, *, with_keys: bool = False) -> Iterator[bytes]:
+    """The job's lines, up to where its log ends now. Raises JobNotFound, LogError: the lines until then are no job.
+
+    What is sealed stays so. `with_keys` gives the keys along that open it, wrapped as they are: from then on it is not
+    in this store's hands alone to erase it.
+    """
     head = store.head(job_id)
     key = store.inspection.key(head.columns.workflow, head.columns.key) if head.columns.key is not None else None
     first = {"job_id": job_id, "version": head.version, "hash": head.hash, "input_hash": key.input_hash if key else ""}
+    if with_keys:
+        first["data_keys"] = _data_keys(store, job_id, head.version)
     yield orjson.dumps(first, option=orjson.OPT_APPEND_NEWLINE)
     checked, written = tee(store.inspection.rows(job_id, 0, head.version))
     end = Position()
@@ -51,6 +60,17 @@ def export(store: Store, job_id: str) -> Iterator[bytes]:
         yield _line(row)
     if (end.version, end.hash) != (head.version, head.hash):
         raise DamagedLog(job_id, end.version, f"the log ends there, the head is at version {head.version}")
+
+
+def _data_keys(store: Store, job_id: str, version: int) -> dict[str, str]:
+    """The wrapped keys of the job and of those whose values it inherited; not of what was erased."""
+    named = {
+        sealed.decode()
+        for row in store.inspection.rows(job_id, 0, version)
+        for sealed in _SEALED_BY.findall(row.payload if isinstance(row.payload, bytes) else row.payload.encode())
+    }
+    found = (store.data_keys.find(each) for each in sorted({job_id, *named}))
+    return {key.job_id: key.wrapped for key in found if key is not None and key.wrapped is not None}
 
 
 def _line(row: Row) -> bytes:
@@ -92,15 +112,18 @@ class _Heading:
     version: int
     hash: str
     input_hash: str
+    data_keys: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(line: bytes, number: int) -> _Heading:
         found = _document(line, number)
         try:
-            made = _Heading(found["job_id"], found["version"], found["hash"], found["input_hash"])
+            keys = found.get("data_keys", {})
+            made = _Heading(found["job_id"], found["version"], found["hash"], found["input_hash"], keys)
         except KeyError as error:
             raise ImportRefused(number, f"no job begins there: {error} is missing") from None
-        if type(made.version) is not int or not all(type(text) is str for text in (made.job_id, made.hash)):
+        texts = (made.job_id, made.hash, *made.data_keys.keys(), *made.data_keys.values())
+        if type(made.version) is not int or not all(type(text) is str for text in texts):
             raise ImportRefused(number, "no job begins there")
         return made
 
@@ -133,6 +156,7 @@ def _imported(store: Store, first: _Heading, rows: Sequence[Row]) -> Imported:
     except JobNotFound:
         return _create(store, first, new, events)
     _refuse_difference(store, head, events)
+    _add_keys(store, first)
     if head.version >= end.version:
         return Imported(job_id, "there already", 0)
     return _continue(store, head.position, new, events)
@@ -151,7 +175,14 @@ def _create(store: Store, first: _Heading, new: Sequence[NewEvent], events: Sequ
     holder = store.create(job)
     if holder != first.job_id:
         raise ImportConflict(first.job_id, 1, f"its key {job.columns.key!r} belongs to job {holder}")
+    _add_keys(store, first)
     return Imported(first.job_id, "imported", len(new))
+
+
+def _add_keys(store: Store, first: _Heading) -> None:
+    """Those that are not there, nor were destroyed here."""
+    for job_id, wrapped in first.data_keys.items():
+        store.data_keys.add(job_id, wrapped)
 
 
 def _continue(store: Store, known: Position, new: Sequence[NewEvent], events: Sequence[Event]) -> Imported:
@@ -161,7 +192,8 @@ def _continue(store: Store, known: Position, new: Sequence[NewEvent], events: Se
     def rule(head: Head, tail: Sequence[Event]) -> Proposal:
         if tail or head.worker_id is not None:
             raise ImportConflict(job_id, head.version + 1, "the job goes on here")
-        return Proposal(new[known.version :], head_of(state), state["epoch"])
+        erases = any(each.type == SecretsErased.type() for each in new[known.version :])
+        return Proposal(new[known.version :], head_of(state), state["epoch"], erases=erases)
 
     store.append_locked(job_id, known, rule)
     return Imported(job_id, "continued", len(new) - known.version)

@@ -16,11 +16,13 @@ from steplog.engine import actions, item_actions
 from steplog.engine.actions import Who
 from steplog.engine.allowed import require, require_of
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import VersionChanged
+from steplog.engine.errors import ValueRefused, VersionChanged
 from steplog.engine.given import given_context, given_input, given_name, given_result
 from steplog.engine.history import Loaded, load
 from steplog.engine.lookup import find_place
 from steplog.engine.store_clock import store_clock
+from steplog.engine.values import plain
+from steplog.engine.vault import vault_of
 from steplog.eventstore.chain import seal
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import check_name
@@ -97,11 +99,11 @@ def set_context(
     **how: Unpack[How],
 ) -> Appended:
     """Change fields of the job's context. Raises ValueRefused."""
-    who = _who(by, how)
+    who, vault = _who(by, how), vault_of(store, job_id, definition)
 
     def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
         require(state, "set")
-        given = given_context(definition, state, dict(values), unset)
+        given = given_context(definition, state, dict(values), unset, vault)
         return actions.set_context(state, who, given, unset)
 
     return _act(store, load(store, job_id), action, how)
@@ -111,11 +113,11 @@ def edit_input(
     store: Store, job_id: str, input: Any, *, by: str, definition: AnyDefinition | None = None, **how: Unpack[How]
 ) -> Appended:
     """Give a job that is stopped another input. Raises InputRefused."""
-    who = _who(by, how)
+    who, vault = _who(by, how), vault_of(store, job_id, definition)
 
     def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
         require(state, "edit-input")
-        return actions.edit_input(state, who, given_input(definition, input))
+        return actions.edit_input(state, who, given_input(definition, input, vault, state))
 
     return _act(store, load(store, job_id), action, how)
 
@@ -126,9 +128,22 @@ def signal(store: Store, job_id: str, name: str, payload: Any = None, *, by: str
     signal_id = how.get("request_id") or _clock(store, how).new_id()
     how["request_id"] = signal_id
     check_name(name, "signal")
+    sent = plain(payload, "payload")
     return _act(
-        store, load(store, job_id), lambda state, at, tail: actions.signal(state, who, name, payload, signal_id), how
+        store, load(store, job_id), lambda state, at, tail: actions.signal(state, who, name, sent, signal_id), how
     )
+
+
+def erase(store: Store, job_id: str, *, by: str, reason: str, clock: Clock | None = None) -> Appended:
+    """Destroy the key to the job's secrets, for good: nobody can read them any more, in its forks and exports neither.
+
+    Of a job that is stopped or has ended. The event that says so and the end of the key are one transaction.
+    """
+    if not reason.strip():
+        raise ValueRefused("reason", ["say why: it is all that will be left of it"])
+    given_name(by)
+    how: How = {} if clock is None else {"clock": clock}
+    return _act(store, load(store, job_id), lambda state, at, tail: actions.erase(state, by, reason), how)
 
 
 # --- a sub-step, by its name where that is unique, else by `phase/name`; an item of it by `name[item]` ---------------
@@ -177,15 +192,15 @@ def complete(
     **how: Unpack[How],
 ) -> Appended:
     """Take a sub-step whose edges are settled for done, with that result. Raises ValueRefused."""
-    who = _who(by, how)
+    who, vault = _who(by, how), vault_of(store, job_id, definition)
 
     def action(state: State, at: str, tail: Sequence[Event]) -> list[EventData]:
         key, item = find_place(state, sub_step)
         if item is not None:
-            given = given_result(definition, key, result, of_item=True)
+            given = given_result(definition, key, result, vault, state, of_item=True)
             return item_actions.complete_item(state, key, item, who, given)
         require_of(state, Shape.of(state["plan"]), "complete", key)
-        return actions.complete(state, key, who, given_result(definition, key, result))
+        return actions.complete(state, key, who, given_result(definition, key, result, vault, state))
 
     return _act(store, load(store, job_id), action, how)
 
@@ -261,7 +276,7 @@ def _act(store: Store, loaded: Loaded, action: Action, how: How) -> Appended:
         made[:] = [foreseen(tail)]
         state, data = made[0].state, made[0].events
         events = seal(job_id, head.position, data, state["recorded_at"], clock)
-        return Proposal(events, head_of(state))
+        return Proposal(events, head_of(state), erases=state["erased"])
 
     if how.get("dry_run"):
         return foreseen([])

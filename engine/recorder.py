@@ -329,5 +329,5 @@ def _phase_event(state: State, shape: Shape, name: str, status: PhaseChange) -> 
 def _error(error: str | BaseException | None) -> dict[str, Any]:
     """An error as the log keeps it: always recordable, whatever its text."""
     if isinstance(error, BaseException):
-        return error_data(error, retryable=False)
-    return {**error_data(Exception(error or "failed"), retryable=False), "type": "Error"}
+        return error_data(error, False, str)
+    return {**error_data(Exception(error or "failed"), False, str), "type": "Error"}

@@ -18,7 +18,7 @@ from steplog.engine.facts import Interrupted, Situation
 from steplog.engine.history import Loaded, load, position_of
 from steplog.engine.operators import until_known
 from steplog.engine.store_clock import store_clock
-from steplog.engine.values import input_hash
+from steplog.engine.values import input_hash, plain
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.codec import check_name
@@ -30,7 +30,7 @@ from steplog.projections.head import head_of
 from steplog.projections.plan import Plan, Shape
 from steplog.projections.state import ENDED, STOPPED, State
 
-NOT_RECORDED = frozenset({"JobCreated", "JobForked", "SubStepInherited", "JobClaimed", "PlanAdopted"})
+NOT_RECORDED = frozenset({"JobCreated", "JobForked", "SubStepInherited", "JobClaimed", "PlanAdopted", "SecretsErased"})
 """Events that only steplog itself writes."""
 
 
@@ -113,8 +113,8 @@ def _first(job: Described, by: str, key: str | None, clock: Clock) -> tuple[NewJ
         workflow=check_name(job.workflow, "workflow"),
         workflow_version=job.version,
         plan=dict(job.plan),
-        input=job.input,
-        context=dict(job.context or {}),
+        input=plain(job.input, "input"),
+        context=plain(dict(job.context or {}), "context"),
         key=None if key is None else check_name(key, "key"),
         tags=dict(job.tags or {}),
         mode="recorded",
@@ -210,7 +210,7 @@ def _checked(job_id: str, given: GivenEvent) -> EventData:
     if kind is None or given.type in NOT_RECORDED:
         raise RecordRefused(job_id, f"{given.type!r} is no event that can be recorded")
     try:
-        return kind.model_validate(dict(given.data), strict=True)
+        return kind.model_validate(plain(dict(given.data), given.type), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -44,6 +44,7 @@ from steplog.engine.started import START, attempt_of, goes_on, timeout_s_of
 from steplog.engine.store_clock import JobTime
 from steplog.engine.transactional import TransactionalAttempt, append_and_commit
 from steplog.engine.values import load as load_value
+from steplog.engine.vault import Vault
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import Clock, seconds_between
 from steplog.eventstore.errors import JobNotFound, LogError, OutcomeUnknown, StoreDamaged, StoreUnavailable
@@ -76,6 +77,7 @@ class Owned:
     loaded: Loaded
     claim: Claim
     definition: AnyDefinition
+    vault: Vault
     may_release: bool = False
     """Whether the job is given back while it only waits: nobody waits for its end here."""
 
@@ -97,7 +99,7 @@ class Runner:
         self._definition = owned.definition
         self._release_after_s = settings.release_after_s if owned.may_release else None
         self._shape = shape_of(owned.definition, owned.loaded.state)
-        self._input = load_value(owned.loaded.state["input"], owned.definition.input_type)
+        self._input = load_value(owned.loaded.state["input"], owned.definition.input_type, owned.vault)
         self.state: State = owned.loaded.state
         self._position: Position = owned.loaded.position
         self._inbox = Inbox(self._loop)
@@ -106,6 +108,7 @@ class Runner:
             owned.definition,
             self._inbox,
             self._input,
+            owned.vault,
             clock,
             settings.grace_s,
             self._watch,
@@ -119,7 +122,7 @@ class Runner:
         self._stop_by: float | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._decided_at = ""
-        self._asking = Asking(owned.definition, self._input)
+        self._asking = Asking(owned.definition, self._input, owned.vault)
         self._tail: list[Event] = []
         """What others had appended where an append last met it; empty where it could not be read."""
         self._known_version = 0
@@ -218,15 +221,12 @@ class Runner:
             stuck=self._attempts.stuck,
             release_after_s=self._release_after_s,
             stopping=self._stop_by is not None,
-            suspects_wait=a_suspect_waits(self.state) and not self._enter_lane(),
+            suspects_wait=a_suspect_waits(self.state) and not self._lane.enter(self.state["job_id"], self._inbox.wake),
             answers=self._asking.answers,
             items=self._asking.items,
             unfit=unfit_signals(self.state, self._shape, self._definition) if self.state["signals"] else {},
             interruptions_max=self._settings.interruptions_max,
         )
-
-    def _enter_lane(self) -> bool:
-        return self._lane.enter(self.state["job_id"], self._inbox.wake)
 
     # --- append ------------------------------------------------------------------------------------------------------
 
@@ -291,8 +291,7 @@ class Runner:
 
     async def _catch_up(self) -> None:
         """Fold what others appended; where it cannot be read now, the next append meets the store and waits for it."""
-        read = self._store.read
-        self._tail = []
+        read, self._tail = self._store.read, []
         try:
             tail = await asyncio.to_thread(lambda: list(read(self.state["job_id"], self._position.version)))
         except StoreDamaged:

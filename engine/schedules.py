@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import DefinitionError
-from steplog.engine.submitting import Submission, new_job
+from steplog.engine.submitting import Submission, create
 from steplog.eventstore.clock import Clock, instant, later
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import KeyConflict
@@ -129,7 +129,7 @@ class Firing:
             tags={"schedule": schedule.name},
         )
         try:
-            job_id = self._store.create(new_job(definition, submission, self._clock))
+            job_id = create(self._store, definition, submission, self._clock).job_id
             logger.info("schedule %s of %s fired for %s: job %s", schedule.name, definition.name, at, job_id)
         except KeyConflict as error:
             logger.warning("schedule %s was fired by a worker that has another input: %s", schedule.name, error)

@@ -21,7 +21,7 @@ from itertools import chain, islice, zip_longest
 from steplog.engine.blocking import run_to_the_end
 from steplog.engine.claiming import claim_of
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import OwnershipLost, PlanMismatch
+from steplog.engine.errors import OwnershipLost, PlanMismatch, SecretsClosed
 from steplog.engine.history import Loaded, load, position_of
 from steplog.engine.runner import Owned
 from steplog.engine.schedules import Firing
@@ -59,6 +59,9 @@ BESIDE_S_MAX = 10.0
 
 Beside = Callable[[threading.Event], None]
 """What runs until the event is set."""
+
+_LEFT_TO_OTHERS = (PlanMismatch, SecretsClosed, LogError, WrongState)
+"""Why a worker does not run a job that another may."""
 
 SHORT_LOG = 100
 """Logs of so many events are read together and whole; longer ones each from their stored state on."""
@@ -308,12 +311,12 @@ class Serving:
                 loaded = self._loaded(head, logs.get(head.job_id))
                 if loaded.position != head.position:
                     continue  # somebody was faster
-                self._worker.refuse_other_code(loaded.state, definition)
+                vault = self._worker.vault_for(loaded.state, definition)
                 claimed, item = claim_of(self._worker.clock, self._worker.worker_id, loaded, head.epoch)
-            except (PlanMismatch, LogError, WrongState) as error:
+            except _LEFT_TO_OTHERS as error:
                 self._refuse(head, error)
             else:
-                prepared.append((Owned(claimed, item.claim, definition, may_release=True), item))
+                prepared.append((Owned(claimed, item.claim, definition, vault, may_release=True), item))
         return prepared
 
     def _loaded(self, head: Head, log: list[Event] | LogError | None) -> Loaded:
@@ -327,7 +330,7 @@ class Serving:
             owned = self._worker.claim(head.job_id, self._definitions[head.columns.workflow])
         except (JobOwned, JobNotFound):
             return []
-        except (PlanMismatch, LogError, WrongState) as error:
+        except _LEFT_TO_OTHERS as error:
             self._refuse(head, error)
             return []
         logger.warning("job %s is taken over from worker %s", head.job_id, head.worker_id)

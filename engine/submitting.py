@@ -13,17 +13,18 @@ from steplog.engine.config import store_url
 from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
 from steplog.engine.errors import ValueRefused
-from steplog.engine.jobs import recorded_input
+from steplog.engine.jobs import as_of_holder, recorded_input
 from steplog.engine.observing import traceparent_of
 from steplog.engine.operators import until_known
 from steplog.engine.plan import outset_of, plan_of
 from steplog.engine.store_clock import store_clock
 from steplog.engine.values import input_hash
+from steplog.engine.vault import Vault, new_vault
 from steplog.eventstore.chain import Position, seal
 from steplog.eventstore.clock import Clock, SystemClock, instant
 from steplog.eventstore.codec import check_name
 from steplog.eventstore.connect import open_store
-from steplog.eventstore.errors import PayloadRefused, StoreError
+from steplog.eventstore.errors import KeyConflict, PayloadRefused, StoreError
 from steplog.eventstore.events import JobCreated
 from steplog.eventstore.store import NewJob, Store
 from steplog.projections.evolve import foreseen
@@ -75,19 +76,42 @@ class Batch(NamedTuple):
 def submit(definition: AnyDefinition, input: Any = None, *, store: Store | str | None = None, **how: Any) -> str:
     """Store a job and return its id. See `Workflow.submit`."""
     with _opened(store) as opened:
-        job = new_job(definition, Submission(input, **how), store_clock(opened))
-        job_id = until_known(lambda: opened.create(job))
+        job_id = create(opened, definition, Submission(input, **how), store_clock(opened)).job_id
         opened.hint()
         return job_id
+
+
+class Created(NamedTuple):
+    """The job that was submitted, and whether it was not there before."""
+
+    job_id: str
+    is_new: bool
+
+
+def create(store: Store, definition: AnyDefinition, submission: Submission, clock: Clock) -> Created:
+    """Store the job, or find the one that has its key and the same input. Raises as `Workflow.submit` does."""
+    job = new_job(definition, submission, clock)
+    try:
+        found = until_known(lambda: store.create(job))
+    except KeyConflict as conflict:
+        key = store.data_keys.find(conflict.job_id)
+        same = as_of_holder(definition, submission.input, job, conflict, key)
+        found = until_known(lambda: store.create(same))
+    return Created(found, found == job.job_id)
 
 
 def submit_inside(
     connection: Connection, definition: AnyDefinition, input: Any, *, schema: str = "steplog", **how: Any
 ) -> str:
     """The same inside the caller's own transaction: the job is there if and when that commits."""
-    from steplog.eventstore.postgres_submitting import create_inside
+    from steplog.eventstore.postgres_submitting import create_inside, data_key_inside
 
-    return create_inside(connection, new_job(definition, Submission(input, **how), SystemClock()), schema)
+    job = new_job(definition, Submission(input, **how), SystemClock())
+    try:
+        return create_inside(connection, job, schema)
+    except KeyConflict as conflict:
+        key = data_key_inside(connection, conflict.job_id, schema)
+        return create_inside(connection, as_of_holder(definition, input, job, conflict, key), schema)
 
 
 async def asubmit_inside(
@@ -99,9 +123,14 @@ async def asubmit_inside(
     **how: Any,
 ) -> str:
     """The same for an asynchronous connection."""
-    from steplog.eventstore.postgres_submitting import acreate_inside
+    from steplog.eventstore.postgres_submitting import acreate_inside, adata_key_inside
 
-    return await acreate_inside(connection, new_job(definition, Submission(input, **how), SystemClock()), schema)
+    job = new_job(definition, Submission(input, **how), SystemClock())
+    try:
+        return await acreate_inside(connection, job, schema)
+    except KeyConflict as conflict:
+        key = await adata_key_inside(connection, conflict.job_id, schema)
+        return await acreate_inside(connection, as_of_holder(definition, input, job, conflict, key), schema)
 
 
 def submit_many(
@@ -114,18 +143,29 @@ def submit_many(
         named = batch is not None
         submissions = (_of_batch(each, batch_id if named else None, place) for place, each in enumerate(inputs))
         job_ids: list[str] = []
-        for chunk in _chunks(new_job(definition, each, clock, batch_id) for each in submissions):
-            job_ids += _stored(opened, chunk)
+        for chunk in _chunks(submissions):
+            jobs = [new_job(definition, each, clock, batch_id) for each in chunk]
+            job_ids += _stored(opened, definition, chunk, jobs)
         opened.hint()
         return Batch(batch_id, job_ids)
 
 
-def _stored(store: Store, chunk: list[NewJob]) -> list[str]:
-    stored = until_known(lambda: store.create_many(chunk))
-    refused = [outcome for outcome in stored if isinstance(outcome, StoreError)]
-    if refused:
-        raise refused[0]
-    return [outcome for outcome in stored if isinstance(outcome, str)]
+def _stored(store: Store, definition: AnyDefinition, chunk: list[Submission], jobs: list[NewJob]) -> list[str]:
+    outcomes = until_known(lambda: store.create_many(jobs))
+    again = list(jobs)
+    for place, outcome in enumerate(outcomes):
+        if isinstance(outcome, KeyConflict):
+            key = store.data_keys.find(outcome.job_id)
+            again[place] = as_of_holder(definition, chunk[place].input, jobs[place], outcome, key)
+    if any(isinstance(outcome, KeyConflict) for outcome in outcomes):
+        outcomes = until_known(lambda: store.create_many(again))
+    return [_id_of(outcome) for outcome in outcomes]
+
+
+def _id_of(outcome: str | StoreError) -> str:
+    if isinstance(outcome, StoreError):
+        raise outcome
+    return outcome
 
 
 def _of_batch(given: Any, batch_id: str | None, place: int) -> Submission:
@@ -147,22 +187,26 @@ def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
 
 def new_job(definition: AnyDefinition, submission: Submission, clock: Clock, batch_id: str | None = None) -> NewJob:
     """A job that nobody owns. Raises InputRefused, PayloadRefused, ValueRefused."""
-    created = created_by(definition, submission, batch_id)
-    job_id, at = clock.new_id(), clock.now()
+    vault = new_vault(clock.new_id())
+    created = created_by(definition, submission, vault, batch_id)
+    job_id, at = vault.job_id, clock.now()
     outset = outset_of(definition)
     state = begin(foreseen(created, job_id, 1, at), outset)
     events = seal(job_id, Position(), [created], at, clock, known={"plan": outset.encoded_plan})
-    return NewJob(job_id, events, head_of(state), input_hash(created.input))
+    data_key = vault.key_of_new_job() if definition.declares_secrets else None
+    return NewJob(job_id, events, head_of(state), input_hash(created.input), data_key=data_key)
 
 
-def created_by(definition: AnyDefinition, submission: Submission, batch_id: str | None = None) -> JobCreated:
+def created_by(
+    definition: AnyDefinition, submission: Submission, vault: Vault, batch_id: str | None = None
+) -> JobCreated:
     """The event that a job of the definition begins with."""
     return JobCreated(
         workflow=definition.name,
         workflow_version=definition.version,
         plan=dict(plan_of(definition)),
-        input=recorded_input(definition, submission.input),
-        context=fields_of(definition.context_type()),
+        input=recorded_input(definition, submission.input, vault),
+        context=fields_of(definition.context_type(), vault),
         key=None if submission.key is None else check_name(submission.key, "key"),
         tags=_checked_tags(submission.tags),
         priority=_checked_priority(submission.priority),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from steplog.engine.values import input_hash
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import JobNotFound, LogError, StoreDamaged
-from steplog.eventstore.events import Event, JobCreated
+from steplog.eventstore.events import Event, JobCreated, SecretsErased
 from steplog.eventstore.inspection import Key, all_job_ids, all_keys
 from steplog.eventstore.store import Head, Proposal, Store
 from steplog.projections.evolve import fold
@@ -47,6 +47,7 @@ def verify_job(
         tally.events += head.version
         yield from _rows_behind(store, head)
         yield from _wrong_key(store, head)
+        yield from _wrong_data_key(store, job_id)
         for documents in kept:
             yield from documents.wrong_of(job_id)
     except JobNotFound:
@@ -115,6 +116,18 @@ def _wrong_key(store: Store, head: Head) -> Iterator[Finding]:
     first = next(store.read(head.job_id, 0, 1))
     if first.type == JobCreated.type() and key.input_hash != input_hash(first.data.get("input")):
         yield Finding(head.job_id, 1, f"the job's key {name!r} is kept for another input than the job's")
+
+
+def _wrong_data_key(store: Store, job_id: str) -> Iterator[Finding]:
+    """An erasure that did not last, as after a restore, or that nobody has said why."""
+    key = store.data_keys.find(job_id)
+    if key is None:
+        return
+    said = next((event.version for event in store.read(job_id) if event.type == SecretsErased.type()), None)
+    if said is not None and key.wrapped is not None:
+        yield Finding(job_id, said, "its secrets were erased there, and the key to them is in the store again")
+    if said is None and key.wrapped is None:
+        yield Finding(job_id, 0, "the key to its secrets was destroyed, and no event says by whom and why")
 
 
 def _wrong_files(store: Store) -> Iterator[Finding]:

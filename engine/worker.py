@@ -13,7 +13,7 @@ from typing import Self
 from steplog.engine.adoption import adopted, adoption, differences
 from steplog.engine.claiming import claim_job, refuse_unsound
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import DataMismatch, PlanMismatch
+from steplog.engine.errors import DataMismatch, PlanMismatch, SecretsErased
 from steplog.engine.fit import misfits
 from steplog.engine.history import load
 from steplog.engine.isolation.code import refuse_while_importing
@@ -24,6 +24,7 @@ from steplog.engine.plan import plan_of
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
 from steplog.engine.store_clock import StoreClock, store_clock
+from steplog.engine.vault import Vault
 from steplog.eventstore.clock import Clock
 from steplog.eventstore.errors import StoreError, WorkerDead
 from steplog.eventstore.events import PlanAdopted
@@ -88,22 +89,31 @@ class Worker:
         A job that waits for a person is claimed only with `resume_by`, which says who resumes it. The plan and what is
         recorded are compared with the code before anything is written; with `adopt_by`, which says who does it, the
         job takes the code's plan where that is sound. Raises JobNotFound, JobOwned, WrongState, PlanMismatch,
-        PlanNotAdopted, DataMismatch, LogError.
+        PlanNotAdopted, DataMismatch, SecretsClosed, LogError.
         """
         loaded = load(self.store, job_id)
         adopting = None if adopt_by is None else adopting_of(loaded.state, definition, adopt_by)
-        self.refuse_other_code(loaded.state if adopting is None else adopted(loaded.state, adopting), definition)
+        vault = self.vault_for(loaded.state if adopting is None else adopted(loaded.state, adopting), definition)
         claimed, claim = claim_job(
             self.store, self.clock, self.worker_id, loaded, resume_by=resume_by, adopting=adopting
         )
-        return Owned(claimed, claim, definition)
+        return Owned(claimed, claim, definition, vault)
 
-    def refuse_other_code(self, state: State, definition: AnyDefinition) -> None:
-        """Raise PlanMismatch or DataMismatch where the code is not what the job began with."""
+    def vault_for(self, state: State, definition: AnyDefinition) -> Vault:
+        """The vault of a job that this code can run, its keys at hand.
+
+        Raises PlanMismatch or DataMismatch where the code is not what the job began with, SecretsClosed.
+        """
         if found := differences(state["plan"], plan_of(definition)):
             raise PlanMismatch(state["job_id"], found)
-        if found := misfits(state, definition):
+        if state["erased"]:
+            raise SecretsErased(state["job_id"], state["job_id"])
+        vault = Vault(state["job_id"], self.store.data_keys)
+        if definition.declares_secrets:
+            vault.prepare()
+        if found := misfits(state, definition, vault):
             raise DataMismatch(state["job_id"], found)
+        return vault
 
     def first_claim(self) -> Claim:
         """The claim of a job that this worker is about to create for itself."""

@@ -12,7 +12,7 @@ from steplog.engine.context import Context
 from steplog.engine.definition import CompensateOn, Definition
 from steplog.engine.errors import DefinitionError
 from steplog.engine.handle import JobHandle
-from steplog.engine.jobs import recorded_input, run_blocking, run_here
+from steplog.engine.jobs import checked_input, run_blocking, run_here
 from steplog.engine.limits import limits_of
 from steplog.engine.policies import Duration
 from steplog.engine.schedules import Missed, schedule_of
@@ -228,7 +228,7 @@ class Workflow(Definition[I, C]):
         declared = schedule_of(name, cron, timezone, input, missed)
         if any(declared.name == other.name for other in self.schedules):
             raise DefinitionError(f"schedule {declared.name!r} of {self.name} is declared twice")
-        recorded_input(self, input)
+        checked_input(self, input)
         self.schedules.append(declared)
 
     def submit_many(

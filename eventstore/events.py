@@ -178,6 +178,13 @@ class JobReopened(EventData):
     reason: str | None = None
 
 
+class SecretsErased(EventData):
+    """The job's data key was destroyed with this event: what it has sealed can be read by nobody any more."""
+
+    by: By
+    reason: str
+
+
 class JobParked(EventData):
     """The job stopped and waits for a person."""
 

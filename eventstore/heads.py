@@ -105,6 +105,17 @@ class BatchCount:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotWanted:
+    """A slot that a claim takes of a limit of the fleet, or is not made."""
+
+    limit: str
+    """The limit's name, of the workflow or of one key in it."""
+    slots: int
+    period_s: float | None = None
+    """How long a slot of a rate is used up; None for a concurrency limit, whose slot is held while the job is owned."""
+
+
+@dataclass(frozen=True, slots=True)
 class HeadQuery:
     """Which jobs a list shows, newest first."""
 

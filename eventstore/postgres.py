@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
-from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
+from steplog.eventstore import postgres_data_keys as data_keys
 from steplog.eventstore import postgres_schedules
 from steplog.eventstore import postgres_schema as schema_of
 from steplog.eventstore import postgres_tables as tables
@@ -30,6 +29,7 @@ from steplog.eventstore.errors import (
 )
 from steplog.eventstore.events import Event
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
+from steplog.eventstore.postgres_address import shown_address
 from steplog.eventstore.postgres_connections import Connections, Run, again
 from steplog.eventstore.postgres_documents import (
     batch_parameters,
@@ -85,7 +85,6 @@ _APPEND_TO_HEAD = "select true from {s}.append_to_head(%s)"
 _PRUNE = "select {s}.prune_job(%s, %s, %s)"
 _PRUNED = "select version, hash from {s}.pruned where job_id = %s"
 _NOW = "select {s}.instant(clock_timestamp())"
-_SECRETS = ("password", "sslpassword")
 
 
 class PostgresStore:
@@ -118,7 +117,7 @@ class PostgresStore:
         )
         self._hints = Hints(self._connections, schema)
         self._lending = Lending(self._connections.own, self._connections.refuse_unless_usable)
-        self.url = _masked(dsn)
+        self.url = shown_address(dsn)
 
     # --- the store itself --------------------------------------------------------------------------------------------
 
@@ -318,6 +317,10 @@ class PostgresStore:
     def projected(self) -> PostgresProjected:
         return PostgresProjected(self._read, self._connections.transaction, self._schema)
 
+    @property
+    def data_keys(self) -> data_keys.PostgresDataKeys:
+        return data_keys.PostgresDataKeys(self._read, self._connections.transaction)
+
     def _position(self, job_id: str, version: int) -> Position:
         if version <= 0:
             return Position()
@@ -386,8 +389,11 @@ class PostgresStore:
 def _create(run: Run, batch: Sequence[NewJob]) -> list[tuple[Any, ...]]:
     """What became of each: its place in the batch, a code, the id of the job that there is. One alone costs less so."""
     if len(batch) == 1:
-        return [(1, *row) for row in run(_CREATE_JOB, [job_document(batch[0])])]
-    return run(_CREATE_JOBS, job_documents(batch))
+        rows = [(1, *row) for row in run(_CREATE_JOB, [job_document(batch[0])])]
+    else:
+        rows = run(_CREATE_JOBS, job_documents(batch))
+    data_keys.insert_of(run, [batch[place - 1] for place, code, _ in rows if code == "stored"])
+    return rows
 
 
 def _created(job: NewJob, code: str, job_id: str) -> str | StoreError:
@@ -417,6 +423,8 @@ def _store(
     """Put the proposal behind the locked head; the job's version after it."""
     head = replace(head, epoch=max(head.epoch, proposal.epoch))
     run(_APPEND_TO_HEAD, [head_document(head, proposal.events, proposal.columns, claim, request_id)])
+    if proposal.erases:
+        data_keys.erase(run, head.job_id)
     return head.version + len(proposal.events)
 
 
@@ -431,16 +439,3 @@ def _require_dead(run: Run, head: Head, owner_id: str) -> None:
         where = f"on {owner.identity.host}, pid {owner.identity.pid}"
         raise JobOwned(head.job_id, owner_id, owner.expires_at, where)
     tables.end_worker(run, owner_id, "dead")
-
-
-def _masked(dsn: str) -> str:
-    """The address as a URL without its secrets."""
-    parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
-    user = quote(parts.pop("user", ""), safe="")
-    secret = ":***" if [parts.pop(name) for name in _SECRETS if name in parts] else ""
-    host, port, database = (parts.pop(name, "") for name in ("host", "port", "dbname"))
-    if "/" in host or "," in host:
-        parts["host"], host = host, ""
-    account = f"{user}{secret}@" if user or secret else ""
-    rest = f"?{urlencode(parts, safe='/,')}" if parts else ""
-    return f"postgresql://{account}{host}{f':{port}' if port else ''}/{quote(database)}{rest}"

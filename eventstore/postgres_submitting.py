@@ -9,7 +9,9 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
+from steplog.eventstore.data_keys import DataKey
 from steplog.eventstore.errors import KeyConflict, StoreNotMigrated
+from steplog.eventstore.postgres_data_keys import ADD, KEY
 from steplog.eventstore.postgres_documents import job_document
 from steplog.eventstore.store import NewJob
 
@@ -25,24 +27,46 @@ def create_inside(connection: Connection, job: NewJob, schema: str) -> str:
 
     Raises KeyConflict, which leaves the transaction as it was, StoreNotMigrated, and the driver's own errors.
     """
-    statement = sql.SQL(_CREATE_JOB).format(s=sql.Identifier(schema))
     with connection.cursor(row_factory=tuple_row) as cursor:
         try:
-            cursor.execute(statement, [job_document(job)])
+            cursor.execute(_in(schema, _CREATE_JOB), [job_document(job)])
         except _MISSING as error:
             raise _not_migrated(schema) from error
-        return _created(job, cursor.fetchall())
+        job_id = _created(job, cursor.fetchall())
+        if job.data_key is not None and job_id == job.job_id:
+            cursor.execute(_in(schema, ADD), [job.job_id, job.data_key])
+        return job_id
 
 
 async def acreate_inside(connection: AsyncConnection, job: NewJob, schema: str) -> str:
     """The same on an asynchronous connection."""
-    statement = sql.SQL(_CREATE_JOB).format(s=sql.Identifier(schema))
     async with connection.cursor(row_factory=tuple_row) as cursor:
         try:
-            await cursor.execute(statement, [job_document(job)])
+            await cursor.execute(_in(schema, _CREATE_JOB), [job_document(job)])
         except _MISSING as error:
             raise _not_migrated(schema) from error
-        return _created(job, await cursor.fetchall())
+        job_id = _created(job, await cursor.fetchall())
+        if job.data_key is not None and job_id == job.job_id:
+            await cursor.execute(_in(schema, ADD), [job.job_id, job.data_key])
+        return job_id
+
+
+def data_key_inside(connection: Connection, job_id: str, schema: str) -> DataKey | None:
+    """The data key of a job that is there."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(_in(schema, KEY), [job_id]).fetchone()
+        return DataKey(*row) if row else None
+
+
+async def adata_key_inside(connection: AsyncConnection, job_id: str, schema: str) -> DataKey | None:
+    """The same on an asynchronous connection."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        row = await (await cursor.execute(_in(schema, KEY), [job_id])).fetchone()
+        return DataKey(*row) if row else None
+
+
+def _in(schema: str, statement: LiteralString) -> sql.Composed:
+    return sql.SQL(statement).format(s=sql.Identifier(schema))
 
 
 def _created(job: NewJob, rows: Sequence[tuple[Any, ...]]) -> str:

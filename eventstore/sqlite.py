@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+from steplog.eventstore import sqlite_data_keys as data_keys
 from steplog.eventstore import sqlite_log as log
 from steplog.eventstore import sqlite_schedules
 from steplog.eventstore import sqlite_schema as schema
@@ -31,7 +32,6 @@ from steplog.eventstore.errors import (
     StoreError,
     StoreMissing,
     StoreNotMigrated,
-    WorkerDead,
 )
 from steplog.eventstore.events import Event
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
@@ -40,13 +40,14 @@ from steplog.eventstore.rows import Row
 from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.sqlite_backup import back_up
 from steplog.eventstore.sqlite_connections import Connections
-from steplog.eventstore.sqlite_creating import create, created_or_why_not, require_alive
+from steplog.eventstore.sqlite_creating import create, created_or_why_not
 from steplog.eventstore.sqlite_ending import EndingInFile
 from steplog.eventstore.sqlite_feed import feed_end, read_feed
 from steplog.eventstore.sqlite_inspection import SQLiteInspection
 from steplog.eventstore.sqlite_projected import SQLiteProjected
 from steplog.eventstore.sqlite_pruning import prune_job, pruned_at
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction
+from steplog.eventstore.sqlite_workers import byte_for, require_alive
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -155,6 +156,8 @@ class SQLiteStore:
                 head = replace(head, epoch=max(head.epoch, proposal.epoch))
                 head = log.owned(head, proposal.claim) if proposal.claim else head
                 head = log.store(connection, head, proposal.events, proposal.columns)
+                if proposal.erases:
+                    data_keys.erase(connection, job_id, self.now())
             if request_id is not None:
                 tables.insert_request(connection, job_id, request_id, head.version)
             return head.version
@@ -299,6 +302,10 @@ class SQLiteStore:
     def projected(self) -> SQLiteProjected:
         return SQLiteProjected(self._reading, self._writing, self.now)
 
+    @property
+    def data_keys(self) -> data_keys.SQLiteDataKeys:
+        return data_keys.SQLiteDataKeys(self._reading, self._writing)
+
     # --- schedules ---------------------------------------------------------------------------------------------------
 
     def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:
@@ -324,7 +331,7 @@ class SQLiteStore:
         locks, byte = self._connections.locks, 0
         try:
             with self._writing() as connection:
-                byte = _byte_for(connection, worker, self.now())
+                byte = byte_for(connection, worker, self.now())
                 if not locks.take(byte):
                     raise StoreError(f"byte {byte} of the lock file is taken: it serves another database too")
         except BaseException:
@@ -435,12 +442,3 @@ class SQLiteStore:
             after = page[-1].version
             if after >= until:
                 return
-
-
-def _byte_for(connection: sqlite3.Connection, worker: WorkerIdentity, at: str) -> int:
-    row = tables.find_worker(connection, worker.worker_id)
-    if row is None:
-        return tables.insert_worker(connection, worker, at)
-    if row.state != "alive" or row.identity != worker:
-        raise WorkerDead(worker.worker_id)
-    return row.lock_byte

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 
+from steplog.eventstore import sqlite_data_keys as data_keys
 from steplog.eventstore import sqlite_log as log
 from steplog.eventstore import sqlite_tables as tables
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.errors import KeyConflict, StoreError, WorkerDead
+from steplog.eventstore.sqlite_workers import require_alive
 from steplog.eventstore.store import Head, NewJob
 
 
@@ -40,6 +42,8 @@ def _insert(connection: sqlite3.Connection, job: NewJob) -> None:
     unowned = Head(job.job_id, end.version, end.hash, end.recorded_at, job.columns, job.epoch)
     tables.insert_head(connection, log.owned(unowned, job.claim))
     tables.insert_events(connection, job.events)
+    if job.data_key is not None:
+        data_keys.insert(connection, job.job_id, job.data_key)
     if job.columns.key is not None:
         holder = tables.KeyHolder(job.job_id, job.input_hash)
         tables.insert_key(connection, job.columns.workflow, job.columns.key, holder)
@@ -49,10 +53,3 @@ def _require_same(connection: sqlite3.Connection, job: NewJob) -> None:
     stored = tables.marks_between(connection, job.job_id, 1, len(job.events))
     if [event.event_id for event in job.events] != [stored[version].event_id for version in sorted(stored)]:
         raise StoreError(f"job {job.job_id} exists already, with other events")
-
-
-def require_alive(connection: sqlite3.Connection, worker_id: str) -> None:
-    """Raise WorkerDead unless the worker is known as alive."""
-    worker = tables.find_worker(connection, worker_id)
-    if worker is None or worker.state != "alive":
-        raise WorkerDead(worker_id)

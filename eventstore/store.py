@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol
 
 from steplog.eventstore.chain import Position
+from steplog.eventstore.data_keys import DataKeys
 from steplog.eventstore.errors import LogError, StoreError
 from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
@@ -20,6 +21,7 @@ from steplog.eventstore.heads import Claim as Claim
 from steplog.eventstore.heads import Head as Head
 from steplog.eventstore.heads import HeadColumns as HeadColumns
 from steplog.eventstore.heads import HeadQuery as HeadQuery
+from steplog.eventstore.heads import SlotWanted as SlotWanted
 from steplog.eventstore.heads import Work as Work
 from steplog.eventstore.heads import WorkQuery as WorkQuery
 from steplog.eventstore.inspection import Inspection
@@ -40,6 +42,8 @@ class NewJob:
     claim: Claim | None = None
     epoch: int = 0
     """How many claims its events tell of, where it comes from elsewhere and has no owner."""
+    data_key: str | None = None
+    """The key to its sealed values, wrapped, where it has one from the beginning; stored if and when the job is."""
 
 
 class Append(NamedTuple):
@@ -82,17 +86,6 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class SlotWanted:
-    """A slot that a claim takes of a limit of the fleet, or is not made."""
-
-    limit: str
-    """The limit's name, of the workflow or of one key in it."""
-    slots: int
-    period_s: float | None = None
-    """How long a slot of a rate is used up; None for a concurrency limit, whose slot is held while the job is owned."""
-
-
-@dataclass(frozen=True, slots=True)
 class Proposal:
     """What a rule wants appended under the head's lock."""
 
@@ -102,6 +95,8 @@ class Proposal:
     """How many claims the events tell of, where they come from elsewhere; the head's epoch never falls."""
     claim: Claim | None = None
     """A recorder's claim that the events begin with: it fences every one before it."""
+    erases: bool = False
+    """Whether the job's data key is destroyed with it, for good."""
 
 
 Slots = Mapping[str, Sequence[SlotWanted]]
@@ -407,6 +402,11 @@ class Store(Protocol):
     @property
     def projected(self) -> Projected:
         """What the store keeps of projections."""
+        ...
+
+    @property
+    def data_keys(self) -> DataKeys:
+        """The keys to its jobs' sealed values, wrapped."""
         ...
 
     def see_schedule(self, schedule: ScheduleRow) -> ScheduleRow:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from steplog.eventstore.sealed import is_sealed
+
 Path = tuple[str | int, ...]
 """Names of fields and places in lists, from the document's root on."""
 
@@ -23,8 +25,8 @@ class Change:
 
 
 def changes(before: Any, after: Any, path: Path = ()) -> Iterator[Change]:
-    """What to change, in this order, to come from one document to the other."""
-    if isinstance(before, dict) and isinstance(after, dict):
+    """What to change, in this order, to come from one document to the other; a sealed value changes as a whole."""
+    if isinstance(before, dict) and isinstance(after, dict) and not is_sealed(before) and not is_sealed(after):
         yield from _of_objects(before, after, path)
     elif isinstance(before, list) and isinstance(after, list):
         yield from _of_lists(before, after, path)

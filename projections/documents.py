@@ -1,11 +1,13 @@
-"""A job's row and an event as JSON: what the command line and the status API both show. Pure functions."""
+"""A job's row, an event, items of a fan-out as JSON: what command line and status API both show. Pure functions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from steplog.eventstore.events import Event
 from steplog.eventstore.store import Head
+from steplog.projections.fan_out import Item
 
 
 def head_document(head: Head) -> dict[str, Any]:
@@ -19,3 +21,26 @@ def head_document(head: Head) -> dict[str, Any]:
 def event_document(event: Event) -> dict[str, Any]:
     """The event as JSON shows it."""
     return event._asdict()
+
+
+def items_document(items: Sequence[Item], next_cursor: str | None) -> dict[str, Any]:
+    """A page of them."""
+    return {"items": [item_document(item) for item in items], "next_cursor": next_cursor}
+
+
+def item_document(item: Item) -> dict[str, Any]:
+    """One as JSON shows it."""
+    state = item.state
+    return {
+        "item": item.key,
+        "input": item.input,
+        "status": state["status"],
+        "attempts": state["attempts"],
+        "generation": state["generation"],
+        "seconds": state["seconds"],
+        "result": state["result"],
+        "error": state["error"],
+        "reason": state["reason"],
+        "retry_at": state["retry_at"],
+        "started_version": state["started_version"],
+    }

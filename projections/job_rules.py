@@ -63,6 +63,7 @@ def begin(event: Event, outset: Outset | None = None) -> State:
         refused={},
         writers={name: {OPERATOR: event.version} for name in context},
         signals={},
+        erased=False,
         undoing=None,
         last_error=None,
         done=0,
@@ -119,6 +120,10 @@ def _paused(state: State, event: Event, data: dict[str, Any]) -> None:
 def _parked(state: State, event: Event, data: dict[str, Any]) -> None:
     detail = data.get("detail")
     _stop(state, "parked", f"{data['reason']}: {detail}" if detail else data["reason"])
+
+
+def _erased(state: State, event: Event, data: dict[str, Any]) -> None:
+    state["erased"] = True
 
 
 def _failed(state: State, event: Event, data: dict[str, Any]) -> None:
@@ -250,6 +255,7 @@ JOB_RULES: dict[str, Rule] = {
     "JobCancelled": _cancelled,
     "JobReopened": _reopened,
     "JobParked": _parked,
+    "SecretsErased": _erased,
     "PlanAdopted": _plan_adopted,
     "JobCompleted": _completed,
     "JobFailed": _failed,

@@ -26,8 +26,12 @@ _SUB_STEP_KEYS = (
 
 
 def snapshot(state: State) -> dict[str, Any]:
-    """The job as people see it, phases and sub-steps in the plan's order; times are RFC 3339 UTC."""
+    """The job as people see it, phases and sub-steps in the plan's order; times are RFC 3339 UTC.
+
+    It has `erased` where the job's secrets were.
+    """
     return {
+        **({"erased": True} if state["erased"] else {}),
         "job_id": state["job_id"],
         "workflow": state["workflow"],
         "workflow_version": state["workflow_version"],

@@ -9,7 +9,7 @@ from typing import Any, Literal, Required, TypedDict
 
 from steplog.projections.plan import Key, PhasePlan, Plan, key_of
 
-REDUCER_VERSION = 7
+REDUCER_VERSION = 8
 """Raised whenever the same events fold to another state: stored states of other versions are folded anew."""
 
 JobStatus = Literal[
@@ -207,6 +207,8 @@ class State(TypedDict):
     writers: dict[str, dict[str, int]]
     """By context field, the version at which each writer (a sub-step's key, or "" for a person) last wrote it."""
     signals: dict[str, list[dict[str, Any]]]
+    erased: bool
+    """Whether the key to its secrets was destroyed: it cannot run, and cannot be forked."""
     undoing: Undoing | None
     """Set from its first compensation on: whatever comes, the job can only be forked then."""
     last_error: str | None

@@ -5,13 +5,11 @@ Here and not in `terminal`, because the status API hands the same picture out.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterator
-from html import escape
 from string import Template
 
 from steplog.eventstore.clock import seconds_between
+from steplog.projections.svg_text import cut, escaped
 from steplog.projections.timeline import Attempt, Gap, Mark, SubStepLine, Timeline, Wait
 from steplog.projections.timeline_axis import Axis, gap_s, time_label
 
@@ -27,11 +25,6 @@ _LEGEND = 44
 _COLUMN = 7.3
 """Pixels that a character of the picture's font takes."""
 _BAR_MIN = 2.5
-
-_UNSEEN = re.compile(
-    r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
-"""What no XML may contain, and what would turn the text around it."""
 
 _TEMPLATE = Template("""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" height="$height" role="img">
@@ -96,7 +89,7 @@ def timeline_svg(timeline: Timeline) -> str:
     return _TEMPLATE.substitute(
         width=WIDTH,
         height=bottom + _LEGEND,
-        title=_escaped(title),
+        title=escaped(title),
         light=_COLOURS.substitute(_LIGHT),
         dark=_COLOURS.substitute(_DARK),
         body="\n".join(body),
@@ -131,7 +124,7 @@ def _gaps(timeline: Timeline, axis: Axis, bottom: int) -> Iterator[str]:
         told = _of_gap(gap, timeline)
         width, kind = max(end - start, _BAR_MIN), "gap crashed" if crashed else "gap"
         yield f'<rect class="{kind}" x="{start:.1f}" y="{_TOP - 24}" width="{width:.1f}" height="{bottom - _TOP + 24}">'
-        yield f"<title>{_escaped(told)}</title></rect>"
+        yield f"<title>{escaped(told)}</title></rect>"
         label = told.partition(":")[0]
         left = min(start, WIDTH - _MARGIN - len(label) * _COLUMN)
         if left >= free:
@@ -169,12 +162,12 @@ def _beside(x: float, y: int, told: str) -> str:
 def _span(axis: Axis, kind: str, start: str, end: str, y: int, height: int, told: str) -> str:
     left, right = _x(axis, start), _x(axis, end)
     shape = f'x="{left:.1f}" y="{y}" width="{max(right - left, _BAR_MIN):.1f}" height="{height}"'
-    return f'<rect class="{kind}" {shape}><title>{_escaped(told)}</title></rect>'
+    return f'<rect class="{kind}" {shape}><title>{escaped(told)}</title></rect>'
 
 
 def _mark(axis: Axis, mark: Mark, y: int) -> str:
     place = f"M{_x(axis, mark['at']):.1f} {y + 6}l5 5l-5 5l-5 -5z"
-    return f'<path class="mark {mark["kind"]}" d="{place}"><title>{_escaped(_of_mark(mark))}</title></path>'
+    return f'<path class="mark {mark["kind"]}" d="{place}"><title>{escaped(_of_mark(mark))}</title></path>'
 
 
 def _of_attempt(attempt: Attempt, end: str) -> str:
@@ -218,21 +211,6 @@ def _text(
 ) -> str:
     """The text, cut to the room there is; whole as the title where it is cut."""
     line = " ".join(text.split())
-    shown = _cut(line, int(room / column))
-    whole = f"<title>{_escaped(line)}</title>" if shown != line else ""
-    return f'<text class="{kind}" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{_escaped(shown)}{whole}</text>'
-
-
-def _cut(text: str, columns: int) -> str:
-    widths = [2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text]
-    if sum(widths) <= columns:
-        return text
-    kept = 0
-    while kept < len(text) and sum(widths[: kept + 1]) < columns:
-        kept += 1
-    return f"{text[:kept]}…"
-
-
-def _escaped(text: str) -> str:
-    """Text that stays text: markup is written out, and what must not be in it is replaced."""
-    return escape(_UNSEEN.sub("\ufffd", text))
+    shown = cut(line, int(room / column))
+    whole = f"<title>{escaped(line)}</title>" if shown != line else ""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{escaped(shown)}{whole}</text>'

@@ -13,6 +13,7 @@ from typing import Any, Literal, TextIO
 
 import click
 
+from steplog.eventstore.sealed import hidden
 from steplog.terminal.look import Look
 from steplog.terminal.text import escape, escape_json, masked, shorten
 
@@ -109,7 +110,7 @@ class Console:
 
 
 def _json(value: Any, stream: TextIO, indent: int | None = None) -> str:
-    text = json.dumps(value, ensure_ascii=not Look.of(stream).unicode, indent=indent)
+    text = json.dumps(hidden(value), ensure_ascii=not Look.of(stream).unicode, indent=indent)
     return escape_json(text)
 
 

@@ -233,6 +233,7 @@ _SUMMARIES: dict[str, Callable[[Event], str]] = {
     "JobCancelRequested": _who,
     "JobCancelled": _who,
     "JobReopened": _who,
+    "SecretsErased": _who,
     "JobCompleted": _job_completed,
     "JobFailed": _job_failed,
     "PhaseStarted": _nothing,

@@ -1,9 +1,8 @@
-"""The items of a fan-out, a page of them: as lines and as JSON. Pure functions of the state."""
+"""The items of a fan-out, a page of them, as lines. Pure functions of the state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from steplog.projections.fan_out import Item
 from steplog.terminal.look import Look
@@ -28,29 +27,6 @@ def item_lines(items: Iterable[Item], look: Look) -> list[str]:
         for item in items
     ]
     return [look.fit(line) for line in table(HEADINGS, rows, look)]
-
-
-def items_document(items: Sequence[Item], next_cursor: str | None) -> dict[str, Any]:
-    """A page of them."""
-    return {"items": [item_document(item) for item in items], "next_cursor": next_cursor}
-
-
-def item_document(item: Item) -> dict[str, Any]:
-    """One as JSON shows it."""
-    state = item.state
-    return {
-        "item": item.key,
-        "input": item.input,
-        "status": state["status"],
-        "attempts": state["attempts"],
-        "generation": state["generation"],
-        "seconds": state["seconds"],
-        "result": state["result"],
-        "error": state["error"],
-        "reason": state["reason"],
-        "retry_at": state["retry_at"],
-        "started_version": state["started_version"],
-    }
 
 
 def _said(item: Item) -> str:

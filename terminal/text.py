@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+from steplog.eventstore.sealed import hidden
+
 ELLIPSIS = "…"
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
@@ -45,8 +47,8 @@ def masked(text: str) -> str:
 
 
 def short(value: Any, columns: int = 60) -> str:
-    """A JSON value on one line of at most that many columns, for people."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    """A JSON value on one line of at most that many columns, for people: without what is sealed in it."""
+    text = json.dumps(hidden(value), ensure_ascii=False, default=str)
     return shorten(escape(text), columns)
 
 

@@ -114,6 +114,8 @@ def _why_stopped(view: View) -> Iterator[str]:
         yield f"{look.glyph('failed')} {where}: {error_line(state['error'])}"
     elif state["reason"] and state["status"] in ("parked", "paused", "cancelled"):
         yield f"{look.glyph(state['status'])} {one_line(state['reason'])}"
+    if state["erased"]:
+        yield f"{look.glyph('cancelled')} its secrets were erased: nothing of it can run any more"
     if state["requested"]:
         yield f"{look.glyph('paused')} {state['requested']} requested"
 

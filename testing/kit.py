@@ -15,9 +15,11 @@ from steplog.engine.context import Context
 from steplog.engine.handle import JobHandle
 from steplog.engine.history import load
 from steplog.engine.injection import Produces
-from steplog.engine.jobs import recorded_input
+from steplog.engine.jobs import checked_input
 from steplog.engine.step import NoInput
+from steplog.engine.vault import vault_of
 from steplog.engine.workflow import Workflow
+from steplog.projections.state import State
 from steplog.testing.clock import VirtualClock
 from steplog.testing.crash_safety import CrashSafety, Effects
 from steplog.testing.memory import MemoryStore
@@ -152,19 +154,22 @@ class Kit:
     # --- in whichever thread -----------------------------------------------------------------------------------------
 
     def _run(self, workflow: Workflow[Any, Any], input: Any, signals: Signals) -> JobHandle[Any]:
-        recorded = recorded_input(workflow, input)
+        checked = checked_input(workflow, input)
         with self._running:
             with self._process(workflow) as process:
-                job_id = process.create_and_run(recorded)
+                job_id = process.create_and_run(checked)
             while send_awaited(self._around, job_id, signals):
                 with self._process(workflow) as process:
                     process.claim_and_run(job_id)
-        return JobHandle(load(self.store, job_id).state, workflow)
+        return self._handle(load(self.store, job_id).state, workflow)
+
+    def _handle(self, state: State, workflow: Workflow[Any, Any]) -> JobHandle[Any]:
+        return JobHandle(state, workflow, vault_of(self.store, state["job_id"], workflow))
 
     def _resume(self, workflow: Workflow[Any, Any], job_id: str, by: str) -> JobHandle[Any]:
         with self._running, self._process(workflow) as process:
             process.claim_and_run(job_id, resume_by=by)
-        return JobHandle(load(self.store, job_id).state, workflow)
+        return self._handle(load(self.store, job_id).state, workflow)
 
     @contextmanager
     def _process(self, workflow: Workflow[Any, Any]) -> Iterator[Process]:
@@ -185,10 +190,10 @@ class Kit:
         only: str | None = None,
     ) -> JobHandle[Any]:
         names = {each.key if isinstance(each, Produces) else each for each in may_differ}
-        recorded = recorded_input(workflow, input)
+        checked = checked_input(workflow, input)
         with self._running:
-            state = CrashSafety(self._around, workflow, recorded, effects, names, signals).check(only)
-        return JobHandle(state, workflow)
+            state = CrashSafety(self._around, workflow, checked, effects, names, signals).check(only)
+        return self._handle(state, workflow)
 
 
 def _refuse_in_event_loop(called: str) -> None:

@@ -11,6 +11,7 @@ from steplog.engine.context import Context
 from steplog.engine.jobs import recorded_input
 from steplog.engine.step import NoInput, Step
 from steplog.engine.values import load
+from steplog.engine.vault import InClear
 from steplog.engine.workflow import Workflow
 from steplog.eventstore.codec import decode, encode
 
@@ -92,7 +93,7 @@ def step(
     cancelled: bool = False,
 ) -> Any:
     """A step to call one of the workflow's handlers with. Raises InputRefused."""
-    given = load(recorded_input(workflow, input), workflow.input_type)
+    given = load(recorded_input(workflow, input, InClear()), workflow.input_type, InClear())
     draft = workflow.context_type() if context is None else context
     return LoneStep(given, draft, Reports(cancelled), attempt, cursor, idempotency_key)
 

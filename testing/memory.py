@@ -48,6 +48,7 @@ from steplog.eventstore.store import (
 )
 from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of, unless_pruned
 from steplog.testing.clock import VirtualClock
+from steplog.testing.memory_data_keys import DataKeysInMemory
 from steplog.testing.memory_fleet import HintsInMemory, batches_of, longest_due, work_of
 from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of, matches, owned, position_at, row_of
 from steplog.testing.memory_projected import ProjectedInMemory
@@ -70,6 +71,7 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         self._feed: list[FeedEntry] = []
         self._pruned: dict[str, Position] = {}
         self.projected = ProjectedInMemory(self._versions)
+        self.data_keys = DataKeysInMemory()
         self._workers: dict[str, Worker] = {}
         self._killed: set[str] = set()
         self._slots = SlotsInMemory()
@@ -120,9 +122,9 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
                 return job.job_id
             if job.claim and job.claim.worker_id:
                 self._require_alive(job.claim.worker_id)
-            unowned = Head(job.job_id, 0, "", "", job.columns, job.epoch)
-            self._jobs[job.job_id] = created = JobInMemory(owned(unowned, job.claim))
-            self._store(created, created.head, job.events, job.columns)
+            head = owned(Head(job.job_id, 0, "", "", job.columns, job.epoch), job.claim)
+            self._store(self._jobs.setdefault(job.job_id, JobInMemory(head)), head, job.events, job.columns)
+            self.data_keys.keep(job)
             if job.columns.key is not None:
                 self._keys[name] = (job.job_id, job.input_hash)
             return job.job_id
@@ -157,6 +159,7 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
                 head = replace(job.head, epoch=max(job.head.epoch, proposal.epoch))
                 head = owned(head, proposal.claim) if proposal.claim else head
                 self._store(job, head, proposal.events, proposal.columns)
+                self.data_keys.follow(job_id, proposal, self.now())
             if request_id is not None:
                 job.requests[request_id] = job.head.version
             return job.head.version
@@ -288,9 +291,7 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
     def prune(self, job_id: str, at: Position) -> bool:
         with self._lock:
             job = self._jobs.get(job_id)
-            if job is None or (job.head.version, job.head.hash) != (at.version, at.hash) or job.head.worker_id:
-                return False
-            if job.head.columns.status not in ("completed", "cancelled"):
+            if job is None or not job.has_ended_at(at):
                 return False
             self._pruned[job_id] = Position(at.version, at.hash)
             job.rows.clear()

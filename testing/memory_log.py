@@ -26,6 +26,11 @@ class JobInMemory:
     held: bool = False
     """Whether a transaction that has appended is still open: everybody else waits for its end."""
 
+    def has_ended_at(self, at: Position) -> bool:
+        """Whether its log ends there for good, and nobody owns it."""
+        ended = self.head.columns.status in ("completed", "cancelled") and not self.head.worker_id
+        return ended and (self.head.version, self.head.hash) == (at.version, at.hash)
+
     def keep(self, stored: StoredState) -> None:
         """Keep a state that is one of this log."""
         at = stored.position

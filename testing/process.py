@@ -15,9 +15,10 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 
 from steplog.engine.attempts import UNDOING
 from steplog.engine.definition import AnyDefinition, AnySubStep
-from steplog.engine.jobs import prepare
+from steplog.engine.jobs import prepare, recorded_input
 from steplog.engine.listing import key_of_item
 from steplog.engine.runner import Owned, Runner
+from steplog.engine.vault import new_vault
 from steplog.engine.worker import Worker
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.process_identity import own_identity
@@ -85,11 +86,15 @@ class Process:
     # --- its life ----------------------------------------------------------------------------------------------------
 
     def create_and_run(self, input: Any) -> str:
-        """Run a new job of that recorded input; its id. Raises Deadlock where a handler waits for ever."""
-        owned, new_job = prepare(self._worker, self._definition, input, None)
+        """Run a new job of that input; its id. Raises Deadlock where a handler waits for ever."""
+        vault = new_vault(self._worker.clock.new_id())
+        owned, new_job = prepare(
+            self._worker, self._definition, recorded_input(self._definition, input, vault), None, vault
+        )
 
         async def main() -> State:
             await self._worker.outbox().create(new_job)
+            vault.keep_in(self._store.data_keys)
             return await self._run(owned)
 
         self._live(main())

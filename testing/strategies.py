@@ -22,6 +22,7 @@ from steplog.engine.listing import list_of_items
 from steplog.engine.plan import plan_of
 from steplog.engine.sub_step import FanOut
 from steplog.engine.values import dump
+from steplog.engine.vault import InClear
 from steplog.eventstore import events as ev
 from steplog.eventstore.chain import Position, end_of, seal
 from steplog.eventstore.clock import seconds_between
@@ -99,7 +100,7 @@ def histories(
         workflow_version=st.just(workflow.version),
         plan=st.just(dict(plan_of(workflow))),
         input=inputs,
-        context=st.just(fields_of(workflow.context_type())),
+        context=st.just(fields_of(workflow.context_type(), InClear())),
     )
     changes = st.fixed_dictionaries({}, optional=fields)
     return created.flatmap(lambda job: histories_of(job, typed.__getitem__, changes, items.__getitem__))
@@ -137,7 +138,7 @@ def _recorded(values: Values | None, annotation: Any, path: str) -> Values:
 
     def recorded(value: object) -> list[Any]:
         try:
-            return [dump(value, annotation, path)]
+            return [dump(value, annotation, path, InClear())]
         except PayloadRefused:
             return []
 

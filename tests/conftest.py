@@ -11,6 +11,7 @@ pytest.register_assert_rewrite(
     "compliance.appending_locked",
     "compliance.claiming",
     "compliance.creating",
+    "compliance.data_keys",
     "compliance.feeding",
     "compliance.inspecting",
     "compliance.listing",

@@ -13,10 +13,10 @@ from hostile_jobs import create_hostile, create_long
 from xss_payloads import PAYLOADS
 
 from steplog.api.pages.forms import fields_of, value_of
-from steplog.api.pages.graph import graph_svg
 from steplog.api.pages.rendering import FOLDER
 from steplog.engine.plan import plan_of
 from steplog.examples.registration.workflow import registration
+from steplog.projections.graph_svg import graph_svg
 
 PAGE = {"Accept": "text/html"}
 

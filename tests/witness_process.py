@@ -53,16 +53,7 @@ def work(place: Place, kill: KillPoint) -> None:
     """Run the job, or resume it if it is there, until it ends or the kill point is reached."""
     store = place.open()
     witnessed: Any = WitnessedStore(store, place.folder, kill)
-    happened = 0
-
-    def effect(key: str, idempotency_key: str) -> None:
-        nonlocal happened
-        note(place.folder / "effects", {"key": key, "idempotency_key": idempotency_key})
-        happened += 1
-        if kill.kind == "effect" and happened == kill.count:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    workflow = registration_shape(effect)
+    workflow = registration_shape(Effects(place.folder, kill).happen)
     jobs = store.job_of_key(None, "the-job")
     if jobs and store.head(jobs[0]).columns.status == "completed":
         return
@@ -71,6 +62,21 @@ def work(place: Place, kill: KillPoint) -> None:
     else:
         run_blocking(workflow, Signup(), key="the-job", store=witnessed, settings=SETTINGS)
     store.close()
+
+
+class Effects:
+    """What handlers of this process did to the outside, which may be the end of it."""
+
+    def __init__(self, folder: Path, kill: KillPoint) -> None:
+        self._folder = folder
+        self._kill = kill
+        self._happened = 0
+
+    def happen(self, key: str, idempotency_key: str) -> None:
+        note(self._folder / "effects", {"key": key, "idempotency_key": idempotency_key})
+        self._happened += 1
+        if self._kill.kind == "effect" and self._happened == self._kill.count:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def note(path: Path, what: dict[str, Any]) -> None:

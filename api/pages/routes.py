@@ -18,7 +18,6 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from steplog.api.answers import CallerOf, ServiceOf
 from steplog.api.pages.actions import carry_out, values_of, words_of
 from steplog.api.pages.forms import fields_of, value_of
-from steplog.api.pages.graph import graph_svg
 from steplog.api.pages.job_view import Asked, changed_fields, job_view
 from steplog.api.pages.look import seconds, took
 from steplog.api.pages.rendering import FOLDER, page, picture
@@ -37,6 +36,7 @@ from steplog.eventstore.codec import check_name
 from steplog.eventstore.errors import SteplogError
 from steplog.eventstore.events import CATALOGUE, Event
 from steplog.eventstore.store import HeadQuery
+from steplog.projections.graph_svg import graph_svg
 from steplog.projections.plan import key_of
 from steplog.projections.runner import ProjectionRunner, read_statistics
 from steplog.projections.state import STOPPED

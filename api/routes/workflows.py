@@ -75,7 +75,7 @@ def submit_job(
     head = service.store.head(submitted.job_id)
     document = {"job_id": head.job_id, "version": head.version, "status": head.columns.status, "claim": None}
     headers = {"Location": f"/api/v1/jobs/{head.job_id}", "ETag": etag(head.version)}
-    return answer(document, 201 if submitted.created else 200, headers)
+    return answer(document, 201 if submitted.is_new else 200, headers)
 
 
 def definition_named(service: Service, name: str) -> AnyDefinition:

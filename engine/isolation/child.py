@@ -19,7 +19,9 @@ from steplog.engine.facts import AttemptId, Fact, Failed
 from steplog.engine.isolation import frames
 from steplog.engine.isolation.code import Code
 from steplog.engine.values import load
+from steplog.engine.vault import vault_with
 from steplog.eventstore.clock import SystemClock
+from steplog.eventstore.data_keys import DataKey
 
 
 class Order(NamedTuple):
@@ -28,6 +30,8 @@ class Order(NamedTuple):
     code: list[Any]
     of: list[Any]
     given: list[Any]
+    data_keys: list[list[str]]
+    """By job, the wrapped keys to the secrets in it."""
 
 
 def work(connection: socket.socket) -> NoReturn:
@@ -40,7 +44,7 @@ def work(connection: socket.socket) -> NoReturn:
     try:
         call = _call(order, worker)
     except BaseException as error:  # a module may raise anything as it is imported
-        worker.end(Failed(worker.of, error_data(error, retryable=False), 0.0))
+        worker.end(Failed(worker.of, error_data(error, False, str), 0.0))
     worker.say([frames.READY])
     if call.sub_step.bindings.is_async:
         asyncio.run(_run_async(call, worker))
@@ -64,9 +68,10 @@ def _call(order: Order, worker: _Worker) -> Call:
     sub_step = declared.undo if declared is not None and worker.of.undoing else declared
     if sub_step is None:
         raise DefinitionError(f"{definition.name} has no {worker.of.key} in the code that is there now")
-    channel = _Channel(worker.of, worker, SystemClock())
     given = Given(*order.given)
-    return Call(worker.of, sub_step, given, definition, load(given.input, definition.input_type), channel)
+    vault = vault_with(given.job_id, [DataKey(*key) for key in order.data_keys])
+    channel = _Channel(worker.of, worker, SystemClock(), vault)
+    return Call(worker.of, sub_step, given, definition, load(given.input, definition.input_type, vault), channel)
 
 
 class _Channel(Channel):

@@ -177,7 +177,8 @@ class HandlerProcess:
         call, unsaid = self._call, self._unsaid
         code = self._isolation.code_of(call.definition)
         self._unsaid = []
-        for said in ([list(code), list(call.of), list(call.given)], *unsaid):
+        order = [list(code), list(call.of), list(call.given), call.channel.vault.known_keys()]
+        for said in (order, *unsaid):
             self._say(said)
         if self._killed:
             self._let_go()
@@ -209,7 +210,8 @@ class HandlerProcess:
     def _died(self, error: HandlerProcessDied, started: float, last_words: IO[bytes]) -> Fact:
         failed = self._call.failed(error, self._call.channel.clock.monotonic() - started)
         last_words.seek(0)
-        words = escape(last_words.read(TRACEBACK_CHARS_MAX).decode(errors="replace"), TRACEBACK_CHARS_MAX)
+        left = self._call.channel.scrub(last_words.read(TRACEBACK_CHARS_MAX).decode(errors="replace"))
+        words = escape(left, TRACEBACK_CHARS_MAX)
         return failed._replace(error={**failed.error, "traceback": words})
 
     # --- what it is told ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from compliance.appending import AppendingCompliance
 from compliance.appending_locked import AppendingLockedCompliance
 from compliance.claiming import ClaimingCompliance
 from compliance.creating import CreatingCompliance
+from compliance.data_keys import DataKeysCompliance
 from compliance.feeding import FeedingCompliance
 from compliance.inspecting import InspectingCompliance
 from compliance.listing import ListingCompliance
@@ -31,6 +32,7 @@ class StoreCompliance(
     FeedingCompliance,
     ProjectingCompliance,
     StatesCompliance,
+    DataKeysCompliance,
     InspectingCompliance,
     WorkersCompliance,
     WorkingCompliance,

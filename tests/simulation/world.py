@@ -43,6 +43,7 @@ from steplog.engine.lane import Lane
 from steplog.engine.outbox import Outbox
 from steplog.engine.runner import Owned, Runner
 from steplog.engine.settings import Settings
+from steplog.engine.vault import new_vault
 from steplog.engine.worker import Worker
 from steplog.eventstore.errors import SteplogError, StoreError
 from steplog.eventstore.events import Event
@@ -368,7 +369,8 @@ class Process:
         loaded, claim = claim_job(
             store, self.clock, self.worker_id, load(store, self.world.job_id), resume_by=resume_by
         )
-        return Owned(loaded, claim, self.world.definition, may_release=self.world.story.releases)
+        vault, releases = new_vault(self.world.job_id), self.world.story.releases
+        return Owned(loaded, claim, self.world.definition, vault, may_release=releases)
 
     # --- its end -----------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,14 @@
-"""A workflow's shape as a picture: phases from left to right, sub-steps in columns by their edges. A pure function."""
+"""A workflow's shape as a picture: phases from left to right, sub-steps in columns by their edges. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from html import escape
+from string import Template
 from typing import Any, NamedTuple
 
-from steplog.api.pages.look import short, visible
+from steplog.projections.graph import words_of
 from steplog.projections.plan import Key, key_of
+from steplog.projections.svg_text import cut, escaped
 
 BOX_WIDTH, BOX_HEIGHT = 176, 30
 GAP_X, GAP_Y = 44, 12
@@ -22,8 +23,80 @@ class Box(NamedTuple):
     y: int
 
 
+class Picture(NamedTuple):
+    """What is drawn, and how large it is."""
+
+    body: str
+    boxes: int
+    width: int
+    height: int
+
+
+_TEMPLATE = Template("""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" height="$height" role="img">
+<title>$title</title>
+<style>
+svg { font: 12px "DejaVu Sans Mono", Menlo, Consolas, monospace; }
+.head { font-size: 15px; } .head, .phase { font-weight: bold; } .frame, .arrow { fill: none; }
+.optional { stroke-dasharray: 4 3; }
+$light
+@media (prefers-color-scheme: dark) {
+$dark
+}
+</style>
+<rect class="paper" width="$width" height="$height"/>
+<text class="head" x="$left" y="$line">$shown</text>
+<g transform="translate(0 $line)">
+$body
+</g>
+</svg>
+""")
+_COLOURS = Template("""\
+.paper { fill: $paper; } text { fill: $ink; } .frame { stroke: $rule; } .box { fill: $raised; stroke: $faint; }
+.arrow { stroke: $faint; } .tip { fill: $faint; } .arrow.data { stroke: $data; } .tip.data { fill: $data; }""")
+_LIGHT = {
+    "paper": "#ffffff",
+    "ink": "#1f2328",
+    "rule": "#d8dee4",
+    "raised": "#f6f8fa",
+    "faint": "#656d76",
+    "data": "#0969da",
+}
+_DARK = {
+    "paper": "#0d1117",
+    "ink": "#e6edf3",
+    "rule": "#30363d",
+    "raised": "#161b22",
+    "faint": "#8d96a0",
+    "data": "#4493f8",
+}
+_HEADING = 24
+
+
+def graph_document(workflow: str, plan: Mapping[str, Any]) -> str:
+    """The plan as an SVG document that needs nothing else, light or dark as its reader prefers."""
+    drawn = _picture(plan)
+    return _TEMPLATE.substitute(
+        width=drawn.width,
+        height=drawn.height + _HEADING,
+        title=escaped(f"workflow {workflow}: {drawn.boxes} sub-steps"),
+        light=_COLOURS.substitute(_LIGHT),
+        dark=_COLOURS.substitute(_DARK),
+        left=PAD,
+        line=_HEADING,
+        shown=escaped(cut(workflow, (drawn.width - 2 * PAD) // 9)),
+        body=drawn.body,
+    )
+
+
 def graph_svg(plan: Mapping[str, Any]) -> str:
-    """The plan as SVG for a page: it is coloured by the page's style sheet, and every text in it is escaped."""
+    """The plan as SVG for a page, which colours it by its own style sheet; every text in it is escaped."""
+    drawn = _picture(plan)
+    size = f'viewBox="0 0 {drawn.width} {drawn.height}" width="{drawn.width}" height="{drawn.height}"'
+    return f'<svg {size} role="img" aria-label="graph of {drawn.boxes} sub-steps">{drawn.body}</svg>'
+
+
+def _picture(plan: Mapping[str, Any]) -> Picture:
     boxes: dict[Key, Box] = {}
     frames: list[str] = []
     left, height = PAD, 0
@@ -38,8 +111,7 @@ def graph_svg(plan: Mapping[str, Any]) -> str:
         frames.append(_frame(phase["name"], left, width, tall))
         left, height = left + width + GAP_X, max(height, tall)
     body = [*frames, *_arrows(plan, boxes), *_boxes(plan, boxes)]
-    size = f'viewBox="0 0 {left} {height + 2 * PAD}" width="{left}" height="{height + 2 * PAD}"'
-    return f'<svg {size} role="img" aria-label="graph of {len(boxes)} sub-steps">{"".join(body)}</svg>'
+    return Picture("".join(body), len(boxes), left - GAP_X + PAD, height + 2 * PAD)
 
 
 def _columns(phase: Mapping[str, Any]) -> list[list[str]]:
@@ -53,8 +125,7 @@ def _columns(phase: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _frame(name: str, x: int, width: int, height: int) -> str:
-    told = escape(str(visible(name)))
-    shown = escape(short(str(visible(name)), max(8, width // 8)))
+    told, shown = escaped(name), escaped(cut(name, max(8, width // 8)))
     return (
         f'<rect class="frame" x="{x}" y="{PAD}" width="{width}" height="{height}" rx="8"/>'
         f'<text class="phase" x="{x + PAD}" y="{PAD + 17}">{shown}<title>{told}</title></text>'
@@ -65,11 +136,11 @@ def _boxes(plan: Mapping[str, Any], boxes: Mapping[Key, Box]) -> Iterator[str]:
     for phase in plan["phases"]:
         for step in phase["sub_steps"]:
             box = boxes[key_of(phase["name"], step["name"])]
-            told = escape(str(visible(step["name"])))
-            shown = escape(short(str(visible(step["name"])), _CHARS_MAX))
+            told = escaped(" · ".join([step["name"], *words_of(step)]))
+            shown = escaped(cut(step["name"], _CHARS_MAX))
             kind = "box optional" if step["optional"] else "box"
             shape = f'x="{box.x}" y="{box.y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5"'
-            yield f'<g><title>{told}{" (optional)" if step["optional"] else ""}</title><rect class="{kind}" {shape}/>'
+            yield f'<g><title>{told}</title><rect class="{kind}" {shape}/>'
             yield f'<text x="{box.x + 9}" y="{box.y + 19}">{shown}</text></g>'
 
 

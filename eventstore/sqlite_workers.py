@@ -1,0 +1,26 @@
+"""Workers inside an open transaction of SQLite: whether one is known as alive, and which byte it locks."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from steplog.eventstore import sqlite_tables as tables
+from steplog.eventstore.errors import WorkerDead
+from steplog.eventstore.store import WorkerIdentity
+
+
+def require_alive(connection: sqlite3.Connection, worker_id: str) -> None:
+    """Raise WorkerDead unless the worker is known as alive."""
+    worker = tables.find_worker(connection, worker_id)
+    if worker is None or worker.state != "alive":
+        raise WorkerDead(worker_id)
+
+
+def byte_for(connection: sqlite3.Connection, worker: WorkerIdentity, at: str) -> int:
+    """The byte of the lock file that is the worker's; it is made known if it is not. Raises WorkerDead."""
+    row = tables.find_worker(connection, worker.worker_id)
+    if row is None:
+        return tables.insert_worker(connection, worker, at)
+    if row.state != "alive" or row.identity != worker:
+        raise WorkerDead(worker.worker_id)
+    return row.lock_byte
