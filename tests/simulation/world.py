@@ -138,7 +138,6 @@ class World:
         for signal in {wait.signal for _, step in self.story.sub_steps() if (wait := step.wait) and wait.signal}:
             self.loop.call_later(SIGNAL_EVERY_S, self._send, Action("signal", field=signal, value=1))
         while resume_by != "nobody":
-            await self._until_free()
             process = self._owner = Process(self, len(self.notes.lives) + 1)
             self._processes.append(process)
             process.start(resume_by)
@@ -156,7 +155,7 @@ class World:
                 return
             await asyncio.sleep(POLL_S)
 
-    async def _until_free(self) -> None:
+    async def until_free(self) -> None:
         """Whoever wants the job waits for its head."""
         while self.holder is not None:  # noqa: ASYNC110 (a lock in a database tells nobody)
             await asyncio.sleep(WAIT_S)
@@ -350,6 +349,7 @@ class Process:
 
     async def _live(self, resume_by: str | None) -> State:
         world, store = self.world, cast(Any, Unreliable(self))
+        await world.until_free()
         owned = self._created() if not world.job_id else self._claimed(store, resume_by)
         self.life.epoch = owned.claim.epoch
         writer = cast(Writer, Sender(self))
