@@ -18,6 +18,7 @@ from steplog.api.changes import Changes
 from steplog.api.durations import Durations
 from steplog.api.guard import Guard
 from steplog.api.jobs import Jobs
+from steplog.api.messages import Messages
 from steplog.api.pages import items as items_page
 from steplog.api.pages import login
 from steplog.api.pages import routes as pages
@@ -105,13 +106,15 @@ def service_for(store: Store | str | None, settings: ApiSettings) -> Service:
     """What the app stands on, for a store or its URL."""
     config = read_config(modules=tuple(settings.modules))
     opened = open_store(store or str(config.database_url.value)) if isinstance(store, str | None) else store
+    jobs = Jobs(opened, declared_workflows(config.modules.value))
     return Service(
         store=opened,
-        jobs=Jobs(opened, declared_workflows(config.modules.value)),
+        jobs=jobs,
         changes=Changes(opened, listeners_max=settings.clients_max, batches_max=settings.client_events_max),
         settings=settings,
         durations=Durations(),
         shared=SharedPages(),
+        messages=Messages(jobs),
     )
 
 

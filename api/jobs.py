@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from steplog.api.problems import Problem, invalid
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.history import Loaded, load, position_of
+from steplog.engine.history import Loaded, load
 from steplog.engine.masking import Masks, without
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog
@@ -27,8 +27,6 @@ from steplog.projections.state import REDUCER_VERSION, State
 
 KEPT_JOBS = 64
 """How many folded jobs are kept."""
-KEPT_PAGES = 64
-"""How many pages of events are kept."""
 TURNS = 64
 
 
@@ -63,7 +61,6 @@ class Jobs:
         """The workflows whose code is at hand, by name."""
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._masks = {name: Masks.of(definition) for name, definition in definitions.items()}
-        self._pages: OrderedDict[tuple[str, int, int], list[dict[str, Any]]] = OrderedDict()
         self._turns = [threading.RLock() for _ in range(TURNS)]
         self._lock = threading.Lock()
 
@@ -105,10 +102,10 @@ class Jobs:
         if head.version <= WHOLE_EVENTS_MAX:
             events = self.store.tail(head, Position())
             return _Kept(Loaded(fold(events), head.position), _latest(events))
-        stored, to_fold = self.store.open_job(head.job_id, REDUCER_VERSION, head.version - LATEST_EVENTS)
-        known, earlier = stored.position if stored else Position(), list(to_fold)
-        events = self.store.tail(head, position_of(earlier[-1]) if earlier else known)
-        state = fold([*earlier, *events], as_state(stored.state) if stored else None)
+        stored = self.store.open_job(head.job_id, REDUCER_VERSION, head.version - LATEST_EVENTS).stored
+        known = stored.position if stored else Position()
+        events = self.store.tail(head, known)
+        state = fold(events, as_state(stored.state) if stored else None)
         return _Kept(Loaded(state, head.position, known.version), _latest(events))
 
     def _caught_up(self, kept: _Kept, head: Head) -> _Kept | None:
@@ -131,20 +128,6 @@ class Jobs:
             self._kept.move_to_end(job_id)
             while len(self._kept) > KEPT_JOBS:
                 self._kept.popitem(last=False)
-
-    # --- events ------------------------------------------------------------------------------------------------------
-
-    def page(self, job_id: str, after: int, until: int) -> list[dict[str, Any]]:
-        """Events behind a version, for others' eyes; who asks for the same page at once reads it once."""
-        name = (job_id, after, until)
-        with self._turn_of(job_id):
-            if name not in self._pages:
-                events = list(self.store.read(job_id, after, until))
-                head = self.store.head(job_id)
-                self._pages[name] = self.shown_events(head.columns.workflow, events, self.secrets_of(head))
-                while len(self._pages) > KEPT_PAGES:
-                    self._pages.popitem(last=False)
-            return self._pages[name]
 
     # --- versions ----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from steplog.projections.state import JobStatus, PhaseStatus, SubStepStatus
+from steplog.projections.statistics import SubStepStatistics
 
 Json = Any
 
@@ -172,21 +173,6 @@ class ResumePoint(BaseModel):
     failed: list[str]
 
 
-class TimelineDocument(BaseModel):
-    """Attempts, waits, marks and gaps as spans of time."""
-
-    job_id: str
-    workflow: str
-    status: str
-    version: int
-    began_at: str
-    ended_at: str | None
-    edge_at: str
-    live: bool
-    phases: list[dict[str, Any]]
-    gaps: list[dict[str, Any]]
-
-
 class PatchOperation(BaseModel):
     op: Literal["add", "remove", "replace"]
     path: str
@@ -234,22 +220,6 @@ class WorkerList(BaseModel):
     items: list[WorkerRow]
 
 
-class SubStepFigures(BaseModel):
-    """A sub-step over all jobs of its workflow, as far as the projection has come."""
-
-    workflow: str
-    phase: str
-    sub_step: str
-    attempts: int
-    completed: int
-    failed: int
-    interrupted: int
-    skipped: int
-    failure_rate: float | None
-    p50_s: float | None
-    p95_s: float | None
-
-
 class Stats(BaseModel):
     """How many jobs there are, by status and by workflow and status; how many clients listen to this server."""
 
@@ -258,7 +228,7 @@ class Stats(BaseModel):
     oldest_ready_at: str | None
     """Since when the job has been due that waited longest for a worker."""
     listeners: int
-    sub_steps: list[SubStepFigures]
+    sub_steps: list[SubStepStatistics]
 
 
 class ProblemDocument(BaseModel):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from steplog.api.changes import Changes
 from steplog.api.durations import Durations
 from steplog.api.jobs import Jobs
+from steplog.api.messages import Messages
 from steplog.api.settings import ApiSettings
 from steplog.api.sharing import SharedPages
 from steplog.eventstore.store import Store
@@ -22,3 +23,4 @@ class Service:
     settings: ApiSettings
     durations: Durations
     shared: SharedPages
+    messages: Messages

@@ -50,7 +50,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="runs of each contestant (default: 5)")
     parser.add_argument("--quick", action="store_true", help="the three that say most, 3 rounds, under 3 minutes")
-    parser.add_argument("--only", default="", metavar="REGEX", help="contests whose name matches")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="REGEX",
+        help="contests whose name matches; 'status API' runs those, which nothing else does",
+    )
     parser.add_argument("--alone", action="store_true", help="without the peers: ours and the limits")
     parser.add_argument("--million", action="store_true", help="replays of 1,000,000 events too")
     parser.add_argument("--memory", action="store_true", help="memory of 10,000 jobs in flight too")

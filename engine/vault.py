@@ -119,6 +119,7 @@ class Vault:
         wrapped = keyring.wrap(self.job_id, data_key)
         if self._data_keys is None:
             self._wrapped, self._ciphers[self.job_id] = wrapped, cipher_of(data_key)
+            self._known[self.job_id] = DataKey(self.job_id, wrapped)
             return self._ciphers[self.job_id]
         self._known[self.job_id] = self._data_keys.add(self.job_id, wrapped)
         return self._cipher(self.job_id)

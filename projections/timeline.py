@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
+
+from typing_extensions import TypedDict  # the one that the API's description is made from on Python 3.11
 
 from steplog.eventstore.events import Event
 from steplog.projections.evolve import fold

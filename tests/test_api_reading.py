@@ -14,6 +14,7 @@ from steplog.api import models
 from steplog.engine import operators
 from steplog.engine.history import load
 from steplog.eventstore.sqlite import SQLiteStore
+from steplog.projections.timeline import Timeline
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_pages_of_events_are_the_whole_history(world: World) -> None:
     ("path", "kind"),
     [
         ("resume-point", models.ResumePoint),
-        ("timeline", models.TimelineDocument),
+        ("timeline", Timeline),
         ("diff?from=1", list[models.PatchOperation]),
         ("diff?from=2&to=5", list[models.PatchOperation]),
     ],

@@ -11,6 +11,7 @@ import pytest
 from api_world import World, streaming
 
 from steplog.api.changes import Batch, Changes, Listener
+from steplog.api.messages import PAGE_BYTES
 from steplog.api.problems import Problem
 from steplog.engine import operators
 from steplog.eventstore.feed import FeedEntry, FeedPage
@@ -108,6 +109,25 @@ def test_too_many_listeners_are_told_to_come_later() -> None:
             async with streaming(world.app, stream_of(job_id)) as second:
                 await second.begun.wait()
                 assert second.status == 429
+
+    run(scenario)
+
+
+def test_large_events_are_read_a_few_at_a_time_and_all_of_them_come() -> None:
+    world = World(keep_alive_s=13.0)  # an app of its own
+    job_id = world.job()
+    for number in range(5):
+        operators.signal(world.store, job_id, f"s{number}", "x" * 400_000, by="anna")
+    last = world.store.head(job_id).version
+
+    async def scenario() -> None:
+        versions: list[int] = []
+        while not versions or versions[-1] < last:
+            after = versions[-1] if versions else 0
+            page = await world.app.state.service.messages.behind(job_id, after, last)
+            assert sum(len(message.text) for message in page[:-1]) < PAGE_BYTES
+            versions += [message.version for message in page]
+        assert versions == list(range(1, last + 1))
 
     run(scenario)
 

@@ -68,7 +68,15 @@ def restorable_postgres(postgres_store: PostgresStore, postgres_dsn: str, postgr
             for table in tables:
                 copy = sql.Identifier(f"copy_of_{table}")
                 connection.execute(sql.SQL("delete from {}").format(sql.Identifier(table)))
-                connection.execute(sql.SQL("insert into {} table {}").format(sql.Identifier(table), copy))
+                # A column that is generated is made anew, as it is from a dump.
+                names = connection.execute(
+                    "select column_name from information_schema.columns"
+                    " where table_schema = current_schema and table_name = %s and is_generated = 'NEVER'",
+                    [table],
+                ).fetchall()
+                columns = sql.SQL(", ").join(sql.Identifier(name) for (name,) in names)
+                insert = sql.SQL("insert into {} ({columns}) select {columns} from {}")
+                connection.execute(insert.format(sql.Identifier(table), copy, columns=columns))
             connection.execute("alter table events enable trigger user")
 
     return Restorable(postgres_store, take_copy, restore)

@@ -12,6 +12,8 @@ import pytest
 from source_tree import ROOT, package_folders
 from wheel import build_wheel
 
+from steplog.eventstore.migrations import Dialect, known_migrations
+
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -36,6 +38,12 @@ def test_the_packages_listed_are_the_folders_with_code() -> None:
 def test_every_package_has_an_init_file() -> None:
     for package in package_folders():
         assert ROOT.joinpath(*package.split(".")[1:], "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("dialect", ["postgres", "sqlite"])
+def test_migrations_are_numbered_in_turn(dialect: Dialect) -> None:
+    numbers = [migration.number for migration in known_migrations(dialect)]
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_the_root_holds_no_stray_module() -> None:

@@ -25,6 +25,7 @@ from steplog.projections.documents import head_document
 from steplog.projections.resume_point import resume_point
 from steplog.projections.snapshot import snapshot
 from steplog.projections.state import JobStatus, State
+from steplog.projections.timeline import Timeline
 from steplog.projections.timeline_svg import timeline_svg
 
 router = APIRouter(prefix=API, tags=["jobs"])
@@ -129,7 +130,7 @@ def get_resume_point(request: Request, service: ServiceOf, job_id: JobId, at: At
     return answer(document, headers={"ETag": etag(state["version"]), "Cache-Control": caching})
 
 
-@router.get("/jobs/{job_id}/timeline", response_model=models.TimelineDocument, responses=problems(404, 500))
+@router.get("/jobs/{job_id}/timeline", response_model=Timeline, responses=problems(404, 500))
 def get_timeline(service: ServiceOf, job_id: JobId, at: At = None) -> Response:
     """Attempts, waits, marks and gaps as spans of time."""
     head = service.store.head(job_id)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Header, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from steplog.api.answers import ServiceOf, problems
+from steplog.api.messages import PAGE_EVENTS, message_of
 from steplog.api.problems import invalid
 from steplog.api.service import Service
 from steplog.api.settings import API
@@ -22,8 +22,8 @@ from steplog.eventstore.feed import FeedEntry
 
 router = APIRouter(prefix=API, tags=["streams"])
 
-_PAGE_EVENTS = 200
 _RETRY_MS = 2000
+_DROPPED = message_of("dropped", {"reason": "too far behind, or this server ends: come again with Last-Event-ID"})
 _STREAM: dict[str, Any] = {
     "response_class": StreamingResponse,
     "responses": {
@@ -86,30 +86,25 @@ async def _of_job(service: Service, job_id: str, version: int) -> AsyncIterator[
         newest = head.version
         while True:
             while version < newest:
-                page = await run_in_threadpool(_page, service, job_id, version, newest)
-                for event in page:
-                    yield message_of(event["type"], event, event["version"])
-                version = page[-1]["version"] if page else newest
+                page = await service.messages.behind(job_id, version, newest)
+                for message in page:
+                    yield message.text
+                version = page[-1].version if page else newest
             batch = await listener.next(service.settings.keep_alive_s)
             if batch is not None:
                 newest = max([newest, *(entry.version for entry in batch.entries)])
             elif listener.is_dropped:
-                yield message_of("dropped", {"reason": "too far behind: come again with Last-Event-ID"})
+                yield _DROPPED
                 return
             else:
                 yield b": still here\n\n"
-
-
-def _page(service: Service, job_id: str, after: int, until: int) -> list[dict[str, Any]]:
-    """Events for others' eyes; readers of one job at one place share what was read."""
-    return service.jobs.page(job_id, after, min(until, after + _PAGE_EVENTS))
 
 
 async def _of_all(service: Service, cursor: str | None) -> AsyncIterator[bytes]:
     async with service.changes.listening() as listener:
         yield f"retry: {_RETRY_MS}\n\n".encode()
         while cursor is not None:
-            page = await run_in_threadpool(service.store.feed, cursor, _PAGE_EVENTS)
+            page = await run_in_threadpool(service.store.feed, cursor, PAGE_EVENTS)
             for message in _batch(page.entries, page.cursor):
                 yield message
             cursor = page.cursor if page.entries else None
@@ -119,7 +114,7 @@ async def _of_all(service: Service, cursor: str | None) -> AsyncIterator[bytes]:
                 for message in _batch(batch.entries, batch.cursor):
                     yield message
             elif listener.is_dropped:
-                yield message_of("dropped", {"reason": "too far behind: come again with Last-Event-ID"})
+                yield _DROPPED
                 return
             else:
                 yield b": still here\n\n"
@@ -136,12 +131,6 @@ def _batch(entries: Iterable[FeedEntry], cursor: str) -> Iterable[bytes]:
             "recorded_at": entry.recorded_at,
         }
         yield message_of(entry.type, document, cursor if entry is listed[-1] else None)
-
-
-def message_of(kind: str, document: dict[str, Any], id: int | str | None = None) -> bytes:
-    """One message; JSON holds no line end, so none can be smuggled in."""
-    head = f"id: {id}\n" if id is not None else ""
-    return f"{head}event: {kind}\ndata: ".encode() + orjson.dumps(document) + b"\n\n"
 
 
 def _version(text: str) -> int:
