@@ -65,6 +65,12 @@ def _awaited(recording: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLo
     return recorded.result()
 
 
+def _expected(recording: asyncio.Future[bool]) -> None:
+    """What it ended in is no surprise to the loop, also where nobody waits for it any more."""
+    if not recording.cancelled():
+        recording.exception()
+
+
 class Recorder(Protocol):
     """The runner, as an attempt sees it."""
 
@@ -212,12 +218,11 @@ class TransactionalAttempt:
         Who is cancelled meanwhile waits for the end: a commit cannot be taken back.
         """
         recording = asyncio.ensure_future(self._record_in_turn(happened))
+        recording.add_done_callback(_expected)
         try:
             return await asyncio.shield(recording)
         except asyncio.CancelledError:
             await asyncio.wait({recording})
-            if not recording.cancelled():
-                recording.exception()  # nobody waits for it any more, and it is no surprise
             raise
 
     async def _record_in_turn(self, happened: fact.Completed | fact.CheckpointReached) -> bool:

@@ -6,6 +6,7 @@ A process is everything that runs in one `contextvars` context. When it dies, no
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from contextlib import suppress
 from contextvars import copy_context
@@ -13,6 +14,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from simulation.handlers import Given, Shared, definition_of
+from simulation.loop import Loop
 from simulation.notes import Forked, Life, Notes, Stored
 from simulation.operators import WHO, Action
 from simulation.reaching import HEARTBEAT_S, Database, Sender, Unreliable, caller
@@ -50,7 +52,7 @@ from steplog.eventstore.writer import Writer
 from steplog.projections.evolve import fold
 from steplog.projections.state import ENDED, STOPPED, State
 from steplog.testing.clock import VirtualClock
-from steplog.testing.loop import Deadlock, VirtualLoop
+from steplog.testing.loop import Deadlock
 from steplog.testing.memory import MemoryStore
 
 SETTINGS = Settings(heartbeat_s=HEARTBEAT_S, grace_s=3.0, interruptions_max=3, store_state_every=12)
@@ -66,27 +68,6 @@ class NeverEnds(RuntimeError):
     """The job does not get on."""
 
 
-class _Loop(VirtualLoop):
-    def __init__(self, world: World) -> None:
-        super().__init__(world.clock)
-        self._world = world
-
-    def turn(self) -> None:
-        self._world.turn()
-
-    def forget(self, process: Process) -> None:
-        """Call nothing of the process again."""
-        inside = cast(Any, self)
-        for handle in (*inside._ready, *inside._scheduled):
-            if handle._context.get(caller) is process:
-                handle.cancel()
-
-    def clear(self) -> None:
-        inside = cast(Any, self)
-        inside._ready.clear()
-        inside._scheduled.clear()
-
-
 class World:
     """Runs a story; afterwards `notes` and `log` say what happened."""
 
@@ -96,7 +77,7 @@ class World:
         self.store = MemoryStore(self.clock)
         self.notes = Notes()
         self.job_id = ""
-        self.loop = _Loop(self)
+        self.loop = Loop(self.clock, self.turn)
         self.definition: Definition[Given, Shared] = definition_of(story, self)
         self._turns = 0
         self.appends = 0
@@ -219,6 +200,7 @@ class World:
         for thread in threads:
             thread.unwind()
         threads.clear()
+        gc.collect(1)  # what nobody looked at says so now, and not in another story
         self.loop.clear()
         self.loop.close()
 

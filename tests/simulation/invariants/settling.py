@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from simulation.invariants.terms import SLACK_S, Broken, filled
+from simulation.invariants.terms import SLACK_S, Broken, filled, looked_for_s
 from simulation.reading import SETTLED, Reading, group_of, key_of, phase_of
 from simulation.story import SubStepStory
-from simulation.world import POLL_S
 
 from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.events import Event
@@ -49,7 +48,7 @@ def a_retry_starts_when_it_is_due(told: Reading) -> Broken:
         late_s = seconds_between(scheduled.data["retry_at"], event.recorded_at)
         if late_s < 0:
             yield f"{key} started {-late_s:g} s before it was due, at {event.version}"
-        if late_s > 0.1 + POLL_S and undisturbed and not any(map(_holds_others_up, told.sub_steps.values())):
+        if late_s > looked_for_s(told) and undisturbed and not any(map(_holds_others_up, told.sub_steps.values())):
             yield f"{key} started {late_s:g} s after it was due, at {event.version}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from simulation.reading import UNWRITTEN, Reading
-from simulation.world import SETTINGS
+from simulation.world import POLL_S, SETTINGS
 
 from steplog.eventstore.codec import encode
 from steplog.projections.state import State
@@ -22,6 +22,11 @@ STOPS_WITHIN_S = SETTINGS.heartbeat_s + 6.0
 STOPS = frozenset({"JobCompleted", "JobFailed", "JobParked", "JobPaused", "JobCancelled"})
 REAL = frozenset({"return", "raise", "fatal", "skip", "unrecordable"})
 """Outcomes of handlers that ended by themselves."""
+
+
+def looked_for_s(told: Reading) -> float:
+    """How long it may take until somebody looks for what is due: at once, where its owner kept the job."""
+    return 0.1 + (POLL_S if told.story.releases else 0.0)
 
 
 def filled(told: Reading, place: int) -> dict[str, Any]:

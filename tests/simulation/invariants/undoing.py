@@ -11,7 +11,7 @@ from simulation.reading import Reading, attempt_of, key_of
 from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.events import Event
 
-_GIVEN_BACK = {"JobFailed": "failed", "JobCancelled": "cancelled"}
+_ENDS_AS = {"JobFailed": "failed", "JobCancelled": "cancelled"}
 _ENDS = ("CompensationCompleted", "CompensationFailed", "CompensationInterrupted")
 
 
@@ -40,7 +40,7 @@ def a_job_ends_undone_where_it_says_so_and_only_there(told: Reading) -> Broken:
     undone = {key_of(event) for event in told.log if event.type == "CompensationCompleted"}
     for place, event, _ in told.each("JobFailed", "JobCancelled"):
         left = _to_undo(told, place, undone)
-        if _GIVEN_BACK[event.type] in told.story.compensate_on and left:
+        if _ENDS_AS[event.type] in told.story.compensate_on and left:
             yield f"{event.type} at {event.version}, and {left} are not undone"
     first = next((event for _, event, _ in told.each("CompensationStarted")), None)
     if first is None:

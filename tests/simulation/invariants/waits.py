@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from simulation.invariants.terms import SLACK_S, STOPS, Broken
+from simulation.invariants.terms import SLACK_S, STOPS, Broken, looked_for_s
 from simulation.reading import Reading
-from simulation.world import POLL_S, SETTINGS
+from simulation.world import SETTINGS
 
 from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.events import Event
@@ -55,7 +55,7 @@ def a_wait_ends_soon_after_it_could(told: Reading) -> Broken:
         sent = told.before[place].signals.get(told.sub_steps[key].wait.signal or "", [])  # type: ignore[union-attr]
         could = [each for each in (begun.data.get("until"), sent[0].recorded_at if sent else None) if each]
         late_s = seconds_between(max(begun.recorded_at, min(could)), event.recorded_at)
-        if late_s > SETTINGS.heartbeat_s + POLL_S + 0.1:
+        if late_s > SETTINGS.heartbeat_s + looked_for_s(told):
             yield f"{key} could have gone on {late_s:g} s before it did, at {event.version}"
 
 
