@@ -6,7 +6,9 @@ from simulation.invariants.terms import REAL, SLACK_S, Broken
 from simulation.notes import Call
 from simulation.reading import Reading, attempt_of, group_of, key_of
 from simulation.transacting import TIMEOUT_S
+from simulation.world import SETTINGS
 
+from steplog.engine.attempts import ENDING_S_MAX
 from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.events import Event
 
@@ -70,9 +72,21 @@ def no_outcome_is_lost(told: Reading) -> Broken:
             continue
         if told.sub_steps[call.key].transactional and _is_settled_otherwise(told, call):
             continue
+        if (call.ended_at or 0.0) > _given_up_s(told, call):
+            continue
         looked_s = seconds_between(started, last_look[call.process])
         if call.ended_at is not None and call.ended_at < looked_s and call.id not in recorded:
             yield f"{call.key}#{call.attempt} ended in {call.outcome} at {call.ended_at:g} s, and nothing tells of it"
+
+
+def _given_up_s(told: Reading, call: Call) -> float:
+    """When nobody listens any more to a handler that goes on although its job had to stop."""
+    place, life = told.starts.get(call.id), told.lives[call.process]
+    asked_s = [told.seconds(event) for _, event, _ in told.each("JobCancelRequested") if told.seconds(event) > call.at]
+    deadline = told.before[place].job_deadline if place is not None else None
+    begins_s = [*asked_s, *([] if deadline is None else [max(deadline, call.at)])]
+    ends_s = [at + SETTINGS.grace_s for at in begins_s] + ([] if life.stopped_at is None else [life.stopped_at])
+    return min(ends_s, default=1e9) + ENDING_S_MAX
 
 
 def _is_settled_otherwise(told: Reading, call: Call) -> bool:
