@@ -12,6 +12,7 @@ from starlette.responses import Response
 from steplog.api.guard import Caller
 from steplog.api.problems import MEDIA_TYPE, Problem
 from steplog.api.service import Service
+from steplog.eventstore.sealed import hidden
 
 PAST_IS_FOR_EVER = "private, max-age=31536000, immutable"
 ASK_AGAIN = "private, no-cache"
@@ -32,8 +33,8 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
 def answer(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A document as JSON."""
-    return Response(orjson.dumps(document), status, headers, "application/json")
+    """A document as JSON, without what is sealed in it."""
+    return Response(orjson.dumps(hidden(document)), status, headers, "application/json")
 
 
 def etag(version: int) -> str:

@@ -92,6 +92,8 @@ class Masks:
     context: Mask = False
     results: Mapping[str, Mask] | None = None
     """By sub-step's key."""
+    items: Mapping[str, Mask] | None = None
+    """Of what each item of a fan-out is given, by its sub-step's key."""
 
     @staticmethod
     def of(definition: AnyDefinition | None) -> Masks:
@@ -99,15 +101,17 @@ class Masks:
         if definition is None:
             return Masks()
         results = {key: mask_of(step.bindings.returns) for key, step in definition.sub_steps.items()}
+        items = {key: mask_of(step.bindings.item) for key, step in definition.sub_steps.items()}
         return Masks(
             mask_of(definition.input_type),
             mask_of(definition.context_type),
             {key: mask for key, mask in results.items() if mask},
+            {key: mask for key, mask in items.items() if mask},
         )
 
     @property
     def is_empty(self) -> bool:
-        return not (self.input or self.context or self.results)
+        return not (self.input or self.context or self.results or self.items)
 
     def texts(self, input: Any, context: Mapping[str, Any]) -> tuple[str, ...]:
         """The secrets that a job was given."""
@@ -148,6 +152,8 @@ class Masks:
                 shown[field] = masked(shown[field], self.context)
         if type == "SubStepCheckpointed" and "set" in shown.get("draft", {}):
             shown["draft"] = {**shown["draft"], "set": masked(shown["draft"]["set"], self.context)}
+        if type == "SubStepExpanded" and (mask := (self.items or {}).get(key_of(shown["phase"], shown["sub_step"]))):
+            shown["items"] = [{**item, "input": masked(item.get("input"), mask)} for item in shown["items"]]
         if "result" in shown and "sub_step" in shown:
             mask = (self.results or {}).get(key_of(shown["phase"], shown["sub_step"]), False)
             shown["result"] = masked(shown["result"], mask)

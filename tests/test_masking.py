@@ -8,6 +8,7 @@ import pytest
 from api_world import SECRETS, TOKENS, Basket, Order, Vault, World, orders
 from pydantic import BaseModel, Field, SecretBytes, SecretStr
 
+from steplog import Workflow
 from steplog.api.schemas import input_schema
 from steplog.engine.masking import MASK, Masks, mask_of, masked, without
 
@@ -51,6 +52,18 @@ def test_what_a_type_declares_secret_is_masked_and_nothing_else(annotation: Any,
 def test_a_secrets_text_is_masked_wherever_it_stands() -> None:
     document = {"error": "no letter to hunter2!", "list": [{"hunter2": 1}], "number": 7}
     assert without(document, ("hunter2",)) == {"error": f"no letter to {MASK}!", "list": [{MASK: 1}], "number": 7}
+
+
+def test_what_items_are_given_is_masked_in_the_event_that_lists_them() -> None:
+    wf = Workflow("vaults")
+    phase = wf.phase("p")
+
+    @phase.map(items=[Order(shop="x", card="4111-canary-1111")], key=lambda order: order.shop)
+    def charge(order: Order) -> None:
+        pass
+
+    listed = {"phase": "p", "sub_step": "charge", "items": [{"key": "x", "input": {"shop": "x", "card": "4111"}}]}
+    assert Masks.of(wf).data("SubStepExpanded", listed)["items"] == [{"key": "x", "input": {"shop": "x", "card": MASK}}]
 
 
 def test_nothing_secret_costs_nothing() -> None:

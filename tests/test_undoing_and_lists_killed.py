@@ -132,6 +132,7 @@ def assert_effects_are_explained(folder: Path, events: list[Event]) -> None:
         least = 0 if key in SILENT else times - cut_off[key]
         assert least <= happened[key] <= times, f"{key} happened {happened[key]} times"
     assert set(ended.values()) == {1}, "each ends once"
+    assert {key for key in started if key.startswith("undo")} <= ended.keys(), "what is undone is undone to its end"
     keys = {(doing(event), event.data["idempotency_key"]) for event in of_kind(events, "Started")}
     assert {(effect["key"], effect["idempotency_key"]) for effect in noted(folder / "effects")} <= keys
     assert len(keys) == len({doing for doing, _ in keys}) == len({key for _, key in keys})

@@ -10,6 +10,7 @@ import orjson
 from markupsafe import Markup
 
 from steplog.eventstore.clock import seconds_between
+from steplog.eventstore.sealed import hidden
 from steplog.projections.timeline_axis import time_label
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -87,7 +88,8 @@ def clock(instant: str | None) -> Markup:
 
 
 def json_of(value: Any, chars_max: int = 0) -> str:
-    """A value as JSON: laid out, or on one line cut to so many characters."""
+    """A value as JSON, without what is sealed in it: laid out, or on one line cut to so many characters."""
+    value = hidden(value)
     if not chars_max:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
     return short(value if isinstance(value, str) else orjson.dumps(value).decode(), chars_max)
