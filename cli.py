@@ -407,6 +407,8 @@ def _advise(console: Console, view: View) -> None:
     """How a job that stands still goes on."""
     from steplog.projections.state import STOPPED
 
+    if view.state["erased"]:
+        return
     if view.state["undoing"] and view.state["status"] == "failed":
         console.note(f"what it had done is undone; `{console.command(f'fork {view.name}')}` does it anew")
     elif view.stalled or view.state["status"] in (*STOPPED, "queued", "waiting"):

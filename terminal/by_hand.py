@@ -76,6 +76,8 @@ def _next(view: View, command: PasteableCommand) -> str:
     state, resume = view.state, f"`{command(f'resume {view.name}')}`"
     if state["status"] in ENDED:
         return ""
+    if state["erased"]:
+        return "nothing of it can run any more"
     if view.stalled:
         return f"its process is gone, {resume} runs it on"
     if state["requested"] == "pause":

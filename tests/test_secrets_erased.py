@@ -175,6 +175,8 @@ def test_people_see_that_secrets_were_erased(
     assert run("secrets", "erase", job_id).exit_code == 2
     done = run("secrets", "erase", job_id, "--reason", "asked to", "--by", "anna")
     assert (done.exit_code, "SecretsErased" in done.stdout) == (0, True)
+    assert "nothing of it can run any more" in done.stdout
+    assert not any("resume" in said for said in (done.stdout, run("show", job_id).stderr))
     assert "(erased)" in run("show", job_id, "--context").stdout
     assert "(erased)" in run("-o", "json", "show", job_id).stdout
     assert "secrets were erased" in run("show", job_id).stdout
