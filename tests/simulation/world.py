@@ -334,8 +334,8 @@ class Process:
 
     @property
     def is_owner(self) -> bool:
-        """Whether it is alive and may think that the job is its own."""
-        return self._alive and self.life.robbed_at is None
+        """Whether it is alive, has claimed the job, and may think that it is its own."""
+        return self._alive and self.life.epoch is not None and self.life.robbed_at is None
 
     @property
     def is_alive(self) -> bool:
