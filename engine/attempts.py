@@ -84,6 +84,7 @@ class Attempts:
         name = f"{of.key}{UNDOING if of.undoing else ''}#{of.attempt}"
         within = self._watched_by.context_of(of)
         supervisor = self._loop.create_task(self._supervise(call, timeout_s), name=name, context=within)
+        supervisor.add_done_callback(lambda ended: self._leave(channel))  # one that never began comes by no finally
         process = HandlerProcess(call, self._isolation) if sub_step.options.isolate else None
         self._running[channel] = _Running(supervisor, process.interrupt if process else supervisor.cancel, process)
 
@@ -176,12 +177,14 @@ class Attempts:
                 self._inbox.post(outcome)
         except Exception as error:  # no thread to run in, an exception nobody can look at
             self._inbox.post(call.failed(error, 0.0))
-        finally:
-            del self._running[call.channel]
-            if call.channel.cancelled:
-                self.occupied.discard(call.of.place)
-                self.stuck.discard(call.of.place)
-                self._inbox.wake()
+
+    def _leave(self, channel: Channel) -> None:
+        """The attempt's handler runs no more, or never did."""
+        del self._running[channel]
+        if channel.cancelled:
+            self.occupied.discard(channel.of.place)
+            self.stuck.discard(channel.of.place)
+            self._inbox.wake()
 
     async def _watch(self, call: Call, timeout_s: float | None) -> None:
         running = _running(call)

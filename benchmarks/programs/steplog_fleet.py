@@ -25,7 +25,8 @@ def measure(work: Work) -> Measured:
             with watch.running():
                 run_all(store, work.steps, work.jobs)
         claims: Counter[str] = sum((Counter(each["notes"]) for each in of_workers), Counter())
-        return Measured(work.jobs, watch.seconds, durability_of(store), dict(claims))
+        refused = (claims.total() - claims["stored"]) / claims["stored"]
+        return Measured(work.jobs, watch.seconds, durability_of(store), {"claims refused for one made": refused})
 
 
 def serve(store: Store, work: Work) -> Measured:
