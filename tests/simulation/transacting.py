@@ -54,6 +54,7 @@ class Transacting:
         self._effects: list[int] = []
         self._item: Append | None = None
         self._over = False
+        self._comes_late: Callable[[], None] | None = None
         while alone and database.holder is not None:
             current().sleep(WAIT_S)
         if alone:
@@ -77,9 +78,10 @@ class Transacting:
     def append(self, item: Append) -> Answer:
         self._refuse_unless_open()
         store = self._database.store
+        if self._database.holder is not None:
+            self._database.holder.end()
         head = store.head(item.job_id)
-        is_held = self._database.holder not in (None, self)
-        if is_held or self._struck("busy"):
+        if self._database.holder not in (None, self) or self._struck("busy"):
             return Answer(item.job_id, Code.BUSY, head.version)
         rows = store.inspection.rows(item.job_id, max(item.expected.version - 1, 0))
         code = judge(item, head, lambda: {row.version: Mark(row.event_id, row.hash) for row in rows})
@@ -104,11 +106,9 @@ class Transacting:
             case "lost":
                 self._let_go()
             case "late":
-                self._database.holder = self
-                self._database.later(fault.seconds, self._apply)
+                self._hold(fault.seconds, self._apply)
             case "late and lost":
-                self._database.holder = self
-                self._database.later(fault.seconds, self._let_go)
+                self._hold(fault.seconds, self._let_go)
             case _:
                 self._apply()
                 return
@@ -118,6 +118,12 @@ class Transacting:
         if not self._over:
             self._over = True
             self._let_go()
+
+    def end(self) -> None:
+        """Let its late commit come to what it comes to: now, where somebody waits for its lock."""
+        if self._comes_late is not None:
+            coming, self._comes_late = self._comes_late, None
+            coming()
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -141,6 +147,11 @@ class Transacting:
             self._database.stored(self._item)
         event_ids = [event.event_id for event in self._item.events] if self._item is not None else []
         self._database.notes.committed.append(Committed(self._effects, event_ids))
+
+    def _hold(self, seconds: float, coming: Callable[[], None]) -> None:
+        self._comes_late = coming
+        self._database.holder = self
+        self._database.later(seconds, self.end)
 
     def _let_go(self) -> None:
         if self._database.holder is self:

@@ -150,10 +150,12 @@ class World:
 
     async def _until_due(self) -> None:
         """A job that was given back is taken up by whoever looks for work once it is due, or somebody changed it."""
+        await self.until_free()  # what is due is read under the lock that the claim takes
         while self.job_id and (waits := self.store.head(self.job_id).columns).status == "waiting":
             if waits.wake_at is not None and waits.wake_at <= self.clock.now():
                 return
             await asyncio.sleep(POLL_S)
+            await self.until_free()
 
     async def until_free(self) -> None:
         """Whoever wants the job waits for its head."""
