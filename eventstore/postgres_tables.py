@@ -14,7 +14,7 @@ from steplog.eventstore.finding import oldest_id
 from steplog.eventstore.heads import HEAD_COLUMNS, counted
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_documents import item_parameters
-from steplog.eventstore.rows import Row, as_row
+from steplog.eventstore.rows import Columns, Row, as_row, columns_of_texts
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -166,6 +166,23 @@ order by version limit %s
 def rows_after(run: Run, job_id: str, after: int, until: int | None = None, limit: int | None = None) -> list[Row]:
     found = run(_ROWS, [job_id, after, _VERSION_MAX if until is None else until, limit])
     return list(map(as_row, found))
+
+
+_PAGE = """
+select string_agg(version::text, e'\\n'), string_agg(event_id::text, e'\\n'), string_agg(type, e'\\n'),
+    string_agg(schema_version::text, e'\\n'), string_agg({s}.instant(recorded_at), e'\\n'),
+    string_agg(data::text, e'\\n'), string_agg(hash, e'\\n')
+from (
+    select * from {s}.events where job_id = %s and version > %s and version <= %s order by version limit %s
+) as page
+"""
+
+
+def page_after(run: Run, job_id: str, after: int, until: int | None, limit: int) -> Columns:
+    """The same of many rows, in less time."""
+    (texts,) = run(_PAGE, [job_id, after, _VERSION_MAX if until is None else until, limit])
+    page = columns_of_texts(texts)
+    return tuple(zip(*rows_after(run, job_id, after, until, limit), strict=True)) if page is None else page
 
 
 # --- keys and requests -----------------------------------------------------------------------------------------------

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from threading import Event as Signal
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobPruned, LogError
 from steplog.eventstore.events import Event
-from steplog.eventstore.rows import Row, read_chunks
+from steplog.eventstore.rows import Columns, Row, columns_of, in_chunks, read_columns
 from steplog.eventstore.store import Append, BatchCount, Code, Head
 
 T = TypeVar("T")
+
+PAGE_ROWS = 500
+"""How many events one query of a reader fetches; between pages no transaction is open."""
 
 
 class Mark(NamedTuple):
@@ -58,14 +62,14 @@ def judge(item: Append, head: LogEnd, marks: Callable[[], Mapping[int, Mark]]) -
 
 
 def read_to(
-    job_id: str, rows: Iterable[Row], after: Position, version: int, hash: str | None
+    job_id: str, chunks: Iterable[Columns], after: Position, version: int, hash: str | None
 ) -> Iterator[Sequence[Event]]:
     """Checked events behind `after`, many at a time, which must end at that version, with that hash if it is known.
 
     Raises DamagedLog, also where the log ends early, before an event is handed out that is not what it should be.
     """
     end = after
-    for events in read_chunks(job_id, rows, after):
+    for events in read_columns(job_id, chunks, after):
         end = position_of(events[-1])
         if end.version >= version and not _ends_at(end, version, hash):
             yield [event for event in events if event.version < version]
@@ -98,12 +102,35 @@ def _unless_pruned(
         raise JobPruned(job_id, at.version) from error
 
 
-def fetched_ahead(pages: Iterator[T]) -> Iterator[T]:
-    """The pages, of which the next one is fetched by a thread of its own while the caller works on one."""
+def read_pages(pages: Iterator[Columns]) -> Iterator[Columns]:
+    """The pages in chunks; where the first of them is full, there is a thread that fetches the others."""
+    for page in islice(pages, 1):
+        yield from in_chunks(page)
+        more = _fetched_ahead(pages) if len(page[0]) == PAGE_ROWS else pages
+        yield from chain.from_iterable(map(in_chunks, more))
+
+
+def _fetched_ahead(pages: Iterator[T]) -> Iterator[T]:
+    """The pages, of which the next one is fetched by a thread of its own while the caller works on one.
+
+    The caller goes on once the thread runs, which else would wait for the interpreter until most of the page is done.
+    """
+    runs = Signal()
+
+    def fetch() -> T | None:
+        runs.set()
+        return next(pages, None)
+
+    def ask() -> Future[T | None]:
+        runs.clear()
+        coming = thread.submit(fetch)
+        runs.wait()
+        return coming
+
     with ThreadPoolExecutor(1, "steplog-pages") as thread:
-        coming = thread.submit(next, pages, None)
+        coming = ask()
         while (page := coming.result()) is not None:
-            coming = thread.submit(next, pages, None)
+            coming = ask()
             yield page
 
 
@@ -114,7 +141,7 @@ def position_of(event: Event) -> Position:
 
 def tail_of(head: Head, rows: Iterable[Row], known: Position) -> list[Event]:
     """Everything in the log behind `known`, up to its locked head."""
-    return [*chain.from_iterable(read_to(head.job_id, rows, known, head.version, head.hash))]
+    return [*chain.from_iterable(read_to(head.job_id, columns_of(rows), known, head.version, head.hash))]
 
 
 def judge_claim(item: Append, head: Head, marks: Callable[[], Mapping[int, Mark]]) -> Code:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -37,6 +39,14 @@ class ReadingCompliance(LogCase):
         first = next(reading)
         self.stored(self.build.append(job_id, self.position(job_id), claim, "while reading"))
         assert [first.version, *[event.version for event in reading]][:6] == [1, 2, 3, 4, 5, 6]
+
+    def test_long_log_that_is_not_read_to_its_end_leaves_no_thread(self) -> None:
+        job_id, _ = self.long_job(1200)
+        before = threading.enumerate()
+        reading = self.store.read(job_id)
+        assert [event.version for event in islice(reading, 600)][-1] == 600
+        del reading
+        assert set(threading.enumerate()) <= set(before)
 
     def test_tail_is_what_stands_between_a_position_and_a_head_that_was_seen(self) -> None:
         job_id, claim = self.long_job(4)
@@ -105,6 +115,17 @@ class ReadingCompliance(LogCase):
     def test_changed_envelope_is_damage(self, change: dict[str, Any]) -> None:
         self.assert_damaged(4, lambda rows: [*rows[:3], rows[3]._replace(**change), *rows[4:]])
 
+    @pytest.mark.parametrize("field", ["type", "hash", "payload"])
+    def test_value_of_two_lines_is_damage(self, field: str) -> None:
+        of_two_lines: dict[str, Any] = {field: "[1,\n2]"}
+        self.assert_damaged(4, lambda rows: [*rows[:3], rows[3]._replace(**of_two_lines), *rows[4:]])
+
+    def test_damage_far_behind_is_found_where_it_is(self) -> None:
+        def change(rows: list[Row]) -> list[Row]:
+            return [*rows[:1100], rows[1100]._replace(type="SubStepSkipped"), *rows[1101:]]
+
+        self.assert_damaged(1101, change, values=1200)
+
     def test_last_row_replaced_by_one_that_follows_from_the_log_is_damage(self) -> None:
         self.assert_damaged(6, lambda rows: _relinked(self.job_id, rows, data={"set": {"value": "forged"}}))
 
@@ -147,12 +168,12 @@ class ReadingCompliance(LogCase):
 
     job_id: str
 
-    def assert_damaged(self, version: int, change: Rewrite) -> None:
-        self.assert_refused(DamagedLog, version, change)
+    def assert_damaged(self, version: int, change: Rewrite, *, values: int = 4) -> None:
+        self.assert_refused(DamagedLog, version, change, values=values)
 
-    def assert_refused(self, error: type[LogError], version: int, change: Rewrite) -> None:
+    def assert_refused(self, error: type[LogError], version: int, change: Rewrite, *, values: int = 4) -> None:
         """The job is refused at that version, what comes before is read, and another job is none the worse."""
-        self.job_id, _ = self.long_job(4)
+        self.job_id, _ = self.long_job(values)
         healthy, _ = self.long_job(4)
         log, seen = self.log(self.job_id), list[Event]()
         self.harness.rewrite_rows(self.job_id, change)
