@@ -27,6 +27,10 @@ ROLE_RETRY_WRITES = 64
 LOOK_UP_S = 0.1
 """How often whoever waits for a commit of others looks at the file."""
 
+_WAL = "-wal"
+_HOW_FROZEN = {False: "mode=ro&immutable=1", True: "mode=ro&vfs=unix-none"}
+"""How a file is read that nobody can write to: without locks, and by whether there is a WAL."""
+
 _log = logging.getLogger("steplog.eventstore.sqlite")
 _log.addHandler(logging.NullHandler())
 
@@ -52,6 +56,7 @@ class Connections:
         self._watching = threading.Lock()
         self._watcher: sqlite3.Connection | None = None
         self._watchers = 0
+        self._watches_frozen = False
         self._awaiting = threading.Lock()
         self._seen_mark: str | None = None
         self._file_key: FileKey | None = None
@@ -127,16 +132,23 @@ class Connections:
         """
         self._check_usable()
         with self._watching:
+            if self._watches_frozen and not self._is_frozen():
+                self._stop_watching()
             if self._watcher is None:
+                self._watches_frozen = self._is_frozen()
                 self._watcher = self._open_reader()
                 self._watchers += 1
             try:
                 (number,) = self._watcher.execute("PRAGMA data_version").fetchone()
             except DRIVER_ERRORS as error:
-                self._watcher.close()
-                self._watcher = None
+                self._stop_watching()
                 raise translate(error) from error
             return f"{self._watchers}.{number}"
+
+    def _stop_watching(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
 
     def begin_own(self) -> sqlite3.Connection:
         """A connection of the caller's own, in a transaction; until `end_own` nobody else of this process writes.
@@ -186,9 +198,7 @@ class Connections:
             self._drop_writer()
         self._close_idle()
         with self._watching:
-            if self._watcher is not None:
-                self._watcher.close()
-                self._watcher = None
+            self._stop_watching()
         with self._opening:
             if self._file_key is not None:
                 forget(self._file_key)
@@ -206,16 +216,30 @@ class Connections:
     # --- opening -----------------------------------------------------------------------------------------------------
 
     def _open_reader(self) -> sqlite3.Connection:
-        return self._open("rw", _set_up_reader)
+        if self._is_frozen():
+            return self._open(_HOW_FROZEN[self._has(_WAL)], _set_up_frozen)
+        return self._open("mode=rw", _set_up_reader)
 
     def _open_writer(self) -> sqlite3.Connection:
-        return self._open(self._mode, _set_up_writer)
+        if not self._folder_takes_files():
+            raise StoreUnavailable(f"{self._path} is on a read-only disk, or in a folder that only others may write to")
+        return self._open(f"mode={self._mode}", _set_up_writer)
 
-    def _open(self, mode: str, set_up: Callable[[sqlite3.Connection, float], None]) -> sqlite3.Connection:
+    def _is_frozen(self) -> bool:
+        """Whether nobody has the file open who writes, and SQLite cannot make beside it what its readers need."""
+        return not self._folder_takes_files() and not self._has("-shm") and self._path.exists()
+
+    def _folder_takes_files(self) -> bool:
+        return os.access(self._path.parent, os.W_OK) or not self._path.parent.exists()
+
+    def _has(self, suffix: str) -> bool:
+        return self._path.with_name(self._path.name + suffix).exists()
+
+    def _open(self, how: str, set_up: Callable[[sqlite3.Connection, float], None]) -> sqlite3.Connection:
         refuse_inherited(self._path)
         with translated():
             connection = sqlite3.connect(
-                f"{self._path.as_uri()}?mode={mode}",
+                f"{self._path.as_uri()}?{how}",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
@@ -303,7 +327,7 @@ class Connections:
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
         self._idle.append(connection)
-        if self._closed:
+        if self._closed or self._is_frozen():
             self._close_idle()
 
     def _idle_reader(self) -> sqlite3.Connection | None:
@@ -321,6 +345,11 @@ def _set_up_reader(connection: sqlite3.Connection, busy_timeout_s: float) -> Non
     _check(connection, "PRAGMA busy_timeout", round(busy_timeout_s * 1000))
     connection.execute("PRAGMA query_only = ON")
     _check(connection, "PRAGMA query_only", 1)
+
+
+def _set_up_frozen(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # the index of the WAL is kept in memory then
+    _set_up_reader(connection, busy_timeout_s)
 
 
 def _set_up_writer(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
