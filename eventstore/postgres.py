@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 from uuid import uuid4
 
@@ -45,7 +45,7 @@ from steplog.eventstore.postgres_lending import Lending
 from steplog.eventstore.postgres_projected import PostgresProjected
 from steplog.eventstore.postgres_transaction import PostgresTransaction
 from steplog.eventstore.process_identity import certainly_dead
-from steplog.eventstore.rows import Columns, Row, columns_of, rows_of
+from steplog.eventstore.rows import StoredRow, as_row
 from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.store import (
     Answer,
@@ -69,10 +69,10 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import PAGE_ROWS, read_pages, read_to, tail_of, unless_pruned
+from steplog.eventstore.stream import fetched_ahead, read_to, tail_of, unless_pruned
 
-OPENED_ROWS = 1000
-"""How many events come with a job's stored state, in the same round trip."""
+PAGE_ROWS = 1000
+"""How many events one query of `read` fetches; between pages no transaction is open."""
 
 _APPEND = """
 select coalesce(json_agg(json_build_array(job_id, code, version)), '[]')
@@ -275,11 +275,11 @@ class PostgresStore:
             return
         start = self._position(job_id, after)
         end_hash = head.hash if end == head.version else None
-        yield from read_to(job_id, read_pages(self._pages(job_id, after, end)), start, end, end_hash)
+        yield from read_to(job_id, self._rows(job_id, after, end), start, end, end_hash)
 
     def tail(self, head: Head, known: Position) -> list[Event]:
         rows = tables.rows_after(self._read, head.job_id, known.version, head.version)
-        events = read_to(head.job_id, columns_of(rows), known, head.version, head.hash)
+        events = read_to(head.job_id, rows, known, head.version, head.hash)
         return list(unless_pruned(head.job_id, events, lambda: self.pruned(head.job_id)))
 
     def commit_mark(self) -> None:
@@ -292,10 +292,10 @@ class PostgresStore:
         return feed_end(self._read)
 
     def open_job(self, job_id: str, reducer_version: int, until: int | None = None) -> Opened:
-        version, hash, stored, first = tables.open_job(self._read, job_id, reducer_version, until, OPENED_ROWS)
+        version, hash, stored, first = tables.open_job(self._read, job_id, reducer_version, until, PAGE_ROWS)
         start, end = stored.position if stored else Position(), version if until is None else min(until, version)
-        more = read_pages(self._pages(job_id, first[-1].version, end)) if len(first) == OPENED_ROWS else ()
-        events = read_to(job_id, chain(columns_of(first), more), start, end, hash if end == version else None)
+        more = self._rows(job_id, first[-1][0], end) if len(first) == PAGE_ROWS else ()
+        events = read_to(job_id, chain(first, more), start, end, hash if end == version else None)
         return Opened(stored, unless_pruned(job_id, events, lambda: self.pruned(job_id)))
 
     def save_state(self, stored: StoredState) -> None:
@@ -327,15 +327,19 @@ class PostgresStore:
         rows = tables.rows_after(self._read, job_id, version - 1, version)
         if not rows:
             raise DamagedLog(job_id, version, "missing")
-        return Position(version, rows[0].hash, rows[0].recorded_at)
+        row = as_row(rows[0])
+        return Position(version, row.hash, row.recorded_at)
 
-    def _rows(self, job_id: str, after: int, until: int | None) -> Iterator[Row]:
-        return chain.from_iterable(map(rows_of, read_pages(self._pages(job_id, after, until))))
+    def _rows(self, job_id: str, after: int, until: int | None) -> Iterator[StoredRow]:
+        pages = self._pages(job_id, after, until)
+        first = list(islice(pages, 1))
+        more = fetched_ahead(pages) if first and len(first[0]) == PAGE_ROWS else pages
+        return chain.from_iterable(chain(first, more))
 
-    def _pages(self, job_id: str, after: int, until: int | None) -> Iterator[Columns]:
-        while page := tables.page_after(self._read, job_id, after, until, PAGE_ROWS):
+    def _pages(self, job_id: str, after: int, until: int | None) -> Iterator[Sequence[StoredRow]]:
+        while page := tables.rows_after(self._read, job_id, after, until, PAGE_ROWS):
             yield page
-            after = page[0][-1]
+            after = page[-1][0]
             if until is not None and after >= until:
                 return
 

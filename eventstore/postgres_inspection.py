@@ -12,7 +12,7 @@ from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.inspection import PAGE_JOBS, Key, StoredState, one_by_one
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_tables import job_uuid
-from steplog.eventstore.rows import Row
+from steplog.eventstore.rows import Row, StoredRow, as_row
 
 _NIL = "00000000-0000-0000-0000-000000000000"
 
@@ -51,7 +51,7 @@ where (workflow, key) > (%s, %s) order by workflow, key limit %s
 class PostgresInspection:
     """Reads through the store's own connections, a statement at a time."""
 
-    def __init__(self, run: Run, rows: Callable[[str, int, int | None], Iterator[Row]]) -> None:
+    def __init__(self, run: Run, rows: Callable[[str, int, int | None], Iterator[StoredRow]]) -> None:
         self._run = run
         self._rows = rows
 
@@ -59,7 +59,7 @@ class PostgresInspection:
         return [job_id for (job_id,) in self._run(_JOB_IDS, {"after": after or _NIL, "limit": limit})]
 
     def rows(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Row]:
-        return self._rows(job_uuid(job_id), after, until)
+        return map(as_row, self._rows(job_uuid(job_id), after, until))
 
     def states(self, job_id: str) -> Iterator[StoredState]:
         return one_by_one(partial(self._next_state, job_uuid(job_id)))

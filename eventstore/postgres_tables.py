@@ -14,7 +14,7 @@ from steplog.eventstore.finding import oldest_id
 from steplog.eventstore.heads import HEAD_COLUMNS, counted
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_documents import item_parameters
-from steplog.eventstore.rows import Columns, Row, as_row, columns_of_texts
+from steplog.eventstore.rows import StoredRow
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -163,26 +163,10 @@ order by version limit %s
 """
 
 
-def rows_after(run: Run, job_id: str, after: int, until: int | None = None, limit: int | None = None) -> list[Row]:
-    found = run(_ROWS, [job_id, after, _VERSION_MAX if until is None else until, limit])
-    return list(map(as_row, found))
-
-
-_PAGE = """
-select string_agg(version::text, e'\\n'), string_agg(event_id::text, e'\\n'), string_agg(type, e'\\n'),
-    string_agg(schema_version::text, e'\\n'), string_agg({s}.instant(recorded_at), e'\\n'),
-    string_agg(data::text, e'\\n'), string_agg(hash, e'\\n')
-from (
-    select * from {s}.events where job_id = %s and version > %s and version <= %s order by version limit %s
-) as page
-"""
-
-
-def page_after(run: Run, job_id: str, after: int, until: int | None, limit: int) -> Columns:
-    """The same of many rows, in less time."""
-    (texts,) = run(_PAGE, [job_id, after, _VERSION_MAX if until is None else until, limit])
-    page = columns_of_texts(texts)
-    return tuple(zip(*rows_after(run, job_id, after, until, limit), strict=True)) if page is None else page
+def rows_after(
+    run: Run, job_id: str, after: int, until: int | None = None, limit: int | None = None
+) -> Sequence[StoredRow]:
+    return run(_ROWS, [job_id, after, _VERSION_MAX if until is None else until, limit])
 
 
 # --- keys and requests -----------------------------------------------------------------------------------------------
@@ -239,7 +223,7 @@ on conflict do nothing
 
 def open_job(
     run: Run, job_id: str, reducer_version: int, until: int | None, limit: int
-) -> tuple[int, str, StoredState | None, list[Row]]:
+) -> tuple[int, str, StoredState | None, list[StoredRow]]:
     """The head's version and hash, the latest state up to `until`, and at most `limit` rows behind it."""
     given = {
         "job_id": job_uuid(job_id),
@@ -252,7 +236,7 @@ def open_job(
         raise JobNotFound(job_id)
     _, head_version, *_, head_hash = found.pop(0)
     stored = _stored(job_id, reducer_version, found.pop(0)) if found and found[0][0] == 1 else None
-    return head_version, head_hash, stored, [as_row(row[1:]) for row in found]
+    return head_version, head_hash, stored, [row[1:] for row in found]
 
 
 def _stored(job_id: str, reducer_version: int, row: Sequence[Any]) -> StoredState:

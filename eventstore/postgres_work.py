@@ -14,7 +14,7 @@ from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_documents import claim_document
 from steplog.eventstore.postgres_tables import head_from, job_uuid
 from steplog.eventstore.process_identity import certainly_dead, own_boot_id
-from steplog.eventstore.rows import Row
+from steplog.eventstore.rows import StoredRow
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -116,9 +116,9 @@ def _is_refused(head: Head, query: WorkQuery) -> bool:
 
 def read_heads(run: Run, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
     """In one query, whatever their number."""
-    rows: dict[str, list[Row]] = {head.job_id: [] for head in heads}
+    rows: dict[str, list[StoredRow]] = {head.job_id: [] for head in heads}
     for job_id, *row in run(_LOGS, [[head.job_id for head in heads], [head.version for head in heads]]):
-        rows[job_id].append(Row(*row))
+        rows[job_id].append(row)
     return logs_of(heads, lambda head: rows[head.job_id])
 
 

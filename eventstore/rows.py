@@ -28,10 +28,7 @@ from steplog.eventstore.upcasters import upcast
 
 FORK = JobForked.type()
 CHUNK_ROWS = 200
-"""How many rows are checked at once: of more, the collector of garbage would look at each several times."""
-
-Columns: TypeAlias = "tuple[Sequence[Any], ...]"
-"""What a Row names, of many rows: their versions, their ids, and so on."""
+"""How many rows are checked at once."""
 
 
 class Row(NamedTuple):
@@ -52,79 +49,58 @@ as_row: Callable[[Sequence[Any]], Row] = partial(tuple.__new__, Row)
 """What `_make` of the class gives, without the interpreter."""
 
 
+StoredRow: TypeAlias = Sequence[Any]
+"""A Row, or its values as a driver gives them: to make a Row of each takes a tenth longer."""
+
+
 class _Shape(NamedTuple):
     required: frozenset[str]
     kinds: dict[str, tuple[type, ...] | None]
 
 
-def columns_of(rows: Iterable[Row]) -> Iterator[Columns]:
-    """The rows, as many at a time as are checked together; where they cannot be read on, those before come first."""
-    left = iter(rows)
-    while True:
-        chunk: list[Row] = []
-        try:
-            chunk.extend(islice(left, CHUNK_ROWS))
-        except Exception:
-            if chunk:
-                yield tuple(zip(*chunk, strict=True))
-            raise
-        if not chunk:
-            return
-        yield tuple(zip(*chunk, strict=True))
-
-
-def columns_of_texts(texts: Sequence[str | None]) -> Columns | None:
-    """Columns that came as one text each, with a line a row; None where those do not fit together.
-
-    A database joins values in a fraction of the time in which a driver makes an object of each.
-    """
-    if not any(texts):
-        return ()
-    columns: list[Sequence[Any]] = [(text or "").split("\n") for text in texts]
-    try:
-        columns[0], columns[3] = list(map(int, columns[0])), list(map(int, columns[3]))
-    except ValueError:
-        return None
-    return tuple(columns) if len({*map(len, columns)}) == 1 else None
-
-
-def in_chunks(page: Columns) -> Iterator[Columns]:
-    """The columns cut into as many rows as are checked together."""
-    for start in range(0, len(page[0]), CHUNK_ROWS):
-        yield tuple(column[start : start + CHUNK_ROWS] for column in page)
-
-
-def rows_of(columns: Columns) -> list[Row]:
-    """The rows one by one."""
-    return list(map(as_row, zip(*columns, strict=True)))
-
-
-def read_rows(job_id: str, rows: Iterable[Row], after: Position) -> Iterator[Event]:
+def read_rows(job_id: str, rows: Iterable[StoredRow], after: Position) -> Iterator[Event]:
     """Events of the rows that follow `after`, each checked against the chain before it is handed out.
 
     Raises DamagedLog at a gap, a broken chain or malformed data, UnknownEvent at a type or version not known here.
     """
-    return chain.from_iterable(read_columns(job_id, columns_of(rows), after))
+    return chain.from_iterable(read_chunks(job_id, rows, after))
 
 
-def read_columns(job_id: str, chunks: Iterable[Columns], after: Position) -> Iterator[Sequence[Event]]:
+def read_chunks(job_id: str, rows: Iterable[StoredRow], after: Position) -> Iterator[Sequence[Event]]:
     """The same, as many at a time as are checked together; those before one that cannot be read come by themselves."""
     end = after
-    for chunk in chunks:
+    for chunk in _chunks(rows):
         events = _all_at_once(job_id, chunk, end)
         if events is None:
-            yield from ([event] for event in _one_by_one(job_id, rows_of(chunk), end))
+            yield from ([event] for event in _one_by_one(job_id, chunk, end))
         else:
             yield events
-        versions, _, _, _, instants, _, hashes = chunk
-        end = Position(versions[-1], hashes[-1], instants[-1])
+        last = as_row(chunk[-1])
+        end = Position(last.version, last.hash, last.recorded_at)
 
 
-def _all_at_once(job_id: str, chunk: Columns, after: Position) -> list[Event] | None:
+def _chunks(rows: Iterable[StoredRow]) -> Iterator[list[StoredRow]]:
+    """The rows, many at a time; where they cannot be read on, those before come first."""
+    left = iter(rows)
+    while True:
+        chunk: list[StoredRow] = []
+        try:
+            chunk.extend(islice(left, CHUNK_ROWS))
+        except Exception:
+            if chunk:
+                yield chunk
+            raise
+        if not chunk:
+            return
+        yield chunk
+
+
+def _all_at_once(job_id: str, rows: Sequence[StoredRow], after: Position) -> list[Event] | None:
     """The events of the rows, or None where not every one of them passes every check."""
-    versions, ids, types, schemas, instants, payloads, hashes = chunk
+    columns: tuple[Any, ...] = tuple(zip(*rows, strict=True))
+    versions, ids, types, schemas, instants, payloads, hashes = columns
     first = after.version + 1
-    if list(versions) != list(range(first, first + len(versions))):
+    if versions != tuple(range(first, first + len(rows))):
         return None
     try:
         before = _parent_hash(job_id, payloads[0]) if first == 1 and types[0] == FORK else after.hash
@@ -134,14 +110,14 @@ def _all_at_once(job_id: str, chunk: Columns, after: Position) -> list[Event] | 
             linked: Iterable[bytes] = map(add, envelopes, payloads)
         else:
             linked = map(str.encode, map("\n".join, zip(*of_them, payloads, strict=False)))
-        if list(map(_hexdigest, map(sha256, linked))) != list(hashes):
+        if tuple(map(_hexdigest, map(sha256, linked))) != hashes:
             return None
         data = list(map(orjson.loads, payloads))
         signatures = {
             (type_of, schema, *each, *map(type, each.values()))
             for type_of, schema, each in zip(types, schemas, data, strict=True)
         }
-        if not signatures <= _SIGNATURES:
+        if not signatures <= _SIGNATURES and not all(map(_is_sound, types, schemas, data)):
             return None
     except (LogError, AttributeError, TypeError, ValueError):
         return None
@@ -149,9 +125,9 @@ def _all_at_once(job_id: str, chunk: Columns, after: Position) -> list[Event] | 
     return list(map(_event, whole))
 
 
-def _one_by_one(job_id: str, rows: Iterable[Row], after: Position) -> Iterator[Event]:
+def _one_by_one(job_id: str, rows: Iterable[StoredRow], after: Position) -> Iterator[Event]:
     version, before = after.version, after.hash
-    for row in rows:
+    for row in map(as_row, rows):
         version += 1
         if row.version != version:
             raise DamagedLog(job_id, version, f"missing: the log goes on at version {row.version}")
@@ -190,9 +166,16 @@ def _read(job_id: str, row: Row, payload: bytes) -> Event:
     problem = _problem(_SHAPES[row.type], data)
     if problem:
         raise DamagedLog(job_id, row.version, f"{row.type} {problem}")
-    if row.schema_version == model.schema_version:
-        _SIGNATURES.add((row.type, row.schema_version, *data, *map(type, data.values())))
     return Event(job_id, row.version, row.event_id, row.type, row.schema_version, row.recorded_at, data, row.hash)
+
+
+def _is_sound(type_of: str, schema_version: int, data: Any) -> bool:
+    """Whether it is of the newest schema version and passes the structural check, which is remembered."""
+    model = CATALOGUE.get(type_of)
+    if model is None or schema_version != model.schema_version or _problem(_SHAPES[type_of], data):
+        return False
+    _SIGNATURES.add((type_of, schema_version, *data, *map(type, data.values())))
+    return True
 
 
 def _problem(shape: _Shape, data: Any) -> str | None:

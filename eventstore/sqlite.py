@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from uuid import uuid4
 
@@ -37,7 +36,7 @@ from steplog.eventstore.errors import (
 from steplog.eventstore.events import Event
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedPage
 from steplog.eventstore.migrations import Migration, known_migrations
-from steplog.eventstore.rows import Columns, Row, rows_of
+from steplog.eventstore.rows import StoredRow
 from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.sqlite_backup import back_up
 from steplog.eventstore.sqlite_connections import Connections
@@ -69,7 +68,10 @@ from steplog.eventstore.store import (
     WorkerIdentity,
     WorkQuery,
 )
-from steplog.eventstore.stream import PAGE_ROWS, logs_of, read_pages, read_to, unless_pruned
+from steplog.eventstore.stream import logs_of, read_to, unless_pruned
+
+PAGE_ROWS = 500
+"""How many events one query of `read` fetches; between pages no transaction is open."""
 
 TRANSACTION_S_MAX = 5.0
 """How long a handler's transaction may stop every other writer, unless its sub-step says."""
@@ -250,12 +252,13 @@ class SQLiteStore:
             if after >= end:
                 return
             start = log.position_at(connection, job_id, after)
-        pages = read_pages(self._pages(job_id, after, end))
-        yield from read_to(job_id, pages, start, end, head.hash if end == head.version else None)
+        yield from read_to(
+            job_id, self._rows(job_id, after, end), start, end, head.hash if end == head.version else None
+        )
 
     def tail(self, head: Head, known: Position) -> list[Event]:
-        pages = read_pages(self._pages(head.job_id, known.version, head.version))
-        events = read_to(head.job_id, pages, known, head.version, head.hash)
+        rows = self._rows(head.job_id, known.version, head.version, head.version)
+        events = read_to(head.job_id, rows, known, head.version, head.hash)
         return list(unless_pruned(head.job_id, events, lambda: self.pruned(head.job_id)))
 
     def commit_mark(self) -> str:
@@ -275,8 +278,8 @@ class SQLiteStore:
             version, hash, stored = states.open_job(connection, job_id, reducer_version, until)
         end = version if until is None else min(until, version)
         start = stored.position if stored else Position()
-        pages = read_pages(self._pages(job_id, start.version, end)) if start.version < end else ()
-        events = read_to(job_id, pages, start, end, hash if end == version else None)
+        rows = self._rows(job_id, start.version, end) if start.version < end else ()
+        events = read_to(job_id, rows, start, end, hash if end == version else None)
         return Opened(stored, unless_pruned(job_id, events, lambda: self.pruned(job_id)))
 
     def save_state(self, stored: StoredState) -> None:
@@ -422,16 +425,12 @@ class SQLiteStore:
         with self._connections.reading() as connection:
             return schema.lacking(connection)
 
-    def _rows(self, job_id: str, after: int, until: int) -> Iterator[Row]:
-        return chain.from_iterable(map(rows_of, read_pages(self._pages(job_id, after, until))))
-
-    def _pages(self, job_id: str, after: int, until: int) -> Iterator[Columns]:
+    def _rows(self, job_id: str, after: int, until: int, limit: int = PAGE_ROWS) -> Iterator[StoredRow]:
         """The stored rows page by page; where a page is damaged row by row, so that the damage has a version."""
-        limit = PAGE_ROWS
         while True:
             try:
                 with self._reading() as connection:
-                    page = tables.page_after(connection, job_id, after, until, limit)
+                    page = tables.rows_after(connection, job_id, after, until, limit)
             except StoreDamaged as error:
                 if limit == 1:
                     raise DamagedLog(job_id, after + 1, str(error)) from error
@@ -439,7 +438,7 @@ class SQLiteStore:
                 continue
             if not page:
                 return
-            yield page
-            after = page[0][-1]
+            yield from page
+            after = page[-1][0]
             if after >= until:
                 return

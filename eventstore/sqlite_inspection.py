@@ -12,7 +12,7 @@ import orjson
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.inspection import PAGE_JOBS, Key, StoredState, one_by_one
-from steplog.eventstore.rows import Row
+from steplog.eventstore.rows import Row, StoredRow, as_row
 
 # One step down the index for each job, however many events it has.
 _JOB_IDS = """
@@ -49,7 +49,7 @@ class SQLiteInspection:
     def __init__(
         self,
         reading: Callable[[], AbstractContextManager[sqlite3.Connection]],
-        rows: Callable[[str, int, int], Iterator[Row]],
+        rows: Callable[[str, int, int], Iterator[StoredRow]],
     ) -> None:
         self._reading = reading
         self._rows = rows
@@ -60,7 +60,7 @@ class SQLiteInspection:
             return [job_id for (job_id,) in found]
 
     def rows(self, job_id: str, after: int = 0, until: int | None = None) -> Iterator[Row]:
-        return self._rows(job_id, after, (1 << 63) - 1 if until is None else until)
+        return map(as_row, self._rows(job_id, after, (1 << 63) - 1 if until is None else until))
 
     def states(self, job_id: str) -> Iterator[StoredState]:
         return one_by_one(partial(self._next_state, job_id))

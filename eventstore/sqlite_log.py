@@ -11,6 +11,7 @@ from steplog.eventstore import sqlite_tables as tables
 from steplog.eventstore.chain import Position, end_of
 from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.events import Event, NewEvent
+from steplog.eventstore.rows import as_row
 from steplog.eventstore.store import Answer, Append, Claim, Code, Head, HeadColumns
 from steplog.eventstore.stream import judge, tail_of
 
@@ -66,4 +67,5 @@ def position_at(connection: sqlite3.Connection, job_id: str, version: int) -> Po
     rows = tables.rows_after(connection, job_id, version - 1, version)
     if not rows:
         raise DamagedLog(job_id, version, "missing")
-    return Position(version, rows[0].hash, rows[0].recorded_at)
+    row = as_row(rows[0])
+    return Position(version, row.hash, row.recorded_at)

@@ -13,7 +13,7 @@ from steplog.eventstore.errors import DamagedLog, JobNotFound
 from steplog.eventstore.events import NewEvent
 from steplog.eventstore.finding import oldest_id
 from steplog.eventstore.heads import HEAD_COLUMNS, counted
-from steplog.eventstore.rows import Columns, Row, as_row, columns_of_texts
+from steplog.eventstore.rows import StoredRow
 from steplog.eventstore.store import Append, Head, HeadColumns, HeadQuery, Worker, WorkerIdentity
 from steplog.eventstore.stream import Mark
 
@@ -284,28 +284,16 @@ def insert_events(connection: sqlite3.Connection, events: Sequence[NewEvent]) ->
     )
 
 
-def rows_after(connection: sqlite3.Connection, job_id: str, after: int, until: int, limit: int = -1) -> list[Row]:
+def rows_after(
+    connection: sqlite3.Connection, job_id: str, after: int, until: int, limit: int = -1
+) -> Sequence[StoredRow]:
     """Events of a job as they are stored; what damage did to a column's type does not get past the casts."""
-    found = connection.execute(
+    return connection.execute(
         "SELECT version, event_id, type, schema_version, recorded_at, coalesce(CAST(data AS BLOB), x''),"
         " coalesce(CAST(hash AS TEXT), '')"
         " FROM events WHERE job_id = ? AND version > ? AND version <= ? ORDER BY version LIMIT ?",
         (job_id, after, until, limit),
-    )
-    return list(map(as_row, found))
-
-
-def page_after(connection: sqlite3.Connection, job_id: str, after: int, until: int, limit: int) -> Columns:
-    """The same of many rows, in less time and without the interpreter."""
-    (texts,) = connection.execute(
-        "SELECT group_concat(version, char(10)), group_concat(event_id, char(10)), group_concat(type, char(10)),"
-        " group_concat(schema_version, char(10)), group_concat(recorded_at, char(10)),"
-        " group_concat(data, char(10)), group_concat(hash, char(10)) FROM ("
-        "SELECT * FROM events WHERE job_id = ? AND version > ? AND version <= ? ORDER BY version LIMIT ?)",
-        (job_id, after, until, limit),
-    )
-    page = columns_of_texts(texts)
-    return tuple(zip(*rows_after(connection, job_id, after, until, limit), strict=True)) if page is None else page
+    ).fetchall()
 
 
 def marks_between(connection: sqlite3.Connection, job_id: str, first: int, last: int) -> Mapping[int, Mark]:

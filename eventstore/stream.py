@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import chain
 from threading import Event as Signal
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobPruned, LogError
 from steplog.eventstore.events import Event
-from steplog.eventstore.rows import Columns, Row, columns_of, in_chunks, read_columns
+from steplog.eventstore.rows import StoredRow, read_chunks
 from steplog.eventstore.store import Append, BatchCount, Code, Head
 
 T = TypeVar("T")
-
-PAGE_ROWS = 500
-"""How many events one query of a reader fetches; between pages no transaction is open."""
 
 
 class Mark(NamedTuple):
@@ -62,14 +59,14 @@ def judge(item: Append, head: LogEnd, marks: Callable[[], Mapping[int, Mark]]) -
 
 
 def read_to(
-    job_id: str, chunks: Iterable[Columns], after: Position, version: int, hash: str | None
+    job_id: str, rows: Iterable[StoredRow], after: Position, version: int, hash: str | None
 ) -> Iterator[Sequence[Event]]:
     """Checked events behind `after`, many at a time, which must end at that version, with that hash if it is known.
 
     Raises DamagedLog, also where the log ends early, before an event is handed out that is not what it should be.
     """
     end = after
-    for events in read_columns(job_id, chunks, after):
+    for events in read_chunks(job_id, rows, after):
         end = position_of(events[-1])
         if end.version >= version and not _ends_at(end, version, hash):
             yield [event for event in events if event.version < version]
@@ -102,15 +99,7 @@ def _unless_pruned(
         raise JobPruned(job_id, at.version) from error
 
 
-def read_pages(pages: Iterator[Columns]) -> Iterator[Columns]:
-    """The pages in chunks; where the first of them is full, there is a thread that fetches the others."""
-    for page in islice(pages, 1):
-        yield from in_chunks(page)
-        more = _fetched_ahead(pages) if len(page[0]) == PAGE_ROWS else pages
-        yield from chain.from_iterable(map(in_chunks, more))
-
-
-def _fetched_ahead(pages: Iterator[T]) -> Iterator[T]:
+def fetched_ahead(pages: Iterator[T]) -> Iterator[T]:
     """The pages, of which the next one is fetched by a thread of its own while the caller works on one.
 
     The caller goes on once the thread runs, which else would wait for the interpreter until most of the page is done.
@@ -139,9 +128,9 @@ def position_of(event: Event) -> Position:
     return Position(event.version, event.hash, event.recorded_at)
 
 
-def tail_of(head: Head, rows: Iterable[Row], known: Position) -> list[Event]:
+def tail_of(head: Head, rows: Iterable[StoredRow], known: Position) -> list[Event]:
     """Everything in the log behind `known`, up to its locked head."""
-    return [*chain.from_iterable(read_to(head.job_id, columns_of(rows), known, head.version, head.hash))]
+    return [*chain.from_iterable(read_to(head.job_id, rows, known, head.version, head.hash))]
 
 
 def judge_claim(item: Append, head: Head, marks: Callable[[], Mapping[int, Mark]]) -> Code:
@@ -165,7 +154,7 @@ def batch_counts(rows: Iterable[Sequence[Any]]) -> list[BatchCount]:
     return sorted(counted.values(), key=lambda batch: batch.batch_id, reverse=True)
 
 
-def logs_of(heads: Sequence[Head], rows_of: Callable[[Head], Iterable[Row]]) -> dict[str, list[Event] | LogError]:
+def logs_of(heads: Sequence[Head], rows_of: Callable[[Head], Iterable[StoredRow]]) -> dict[str, list[Event] | LogError]:
     """The checked log of each head, from its rows, or why it cannot be read."""
     logs: dict[str, list[Event] | LogError] = {}
     for head in heads:

@@ -22,7 +22,6 @@ from steplog.eventstore.events import Event, NewEvent
 from steplog.eventstore.feed import PAGE_ENTRIES, FeedEntry, FeedPage, as_cursor, parts_of
 from steplog.eventstore.heads import counted
 from steplog.eventstore.inspection import Inspection
-from steplog.eventstore.rows import columns_of
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction, open_in_memory
 from steplog.eventstore.store import (
     Answer,
@@ -253,15 +252,16 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
             job = self._job(job_id)
             head, rows = job.head, list(job.rows)
         end = head.version if until is None else min(until, head.version)
-        if after < end:
-            start = position_at(job_id, rows, after)
-            wanted = columns_of(row for row in rows if after < row.version <= end)
-            yield from read_to(job_id, wanted, start, end, head.hash if end == head.version else None)
+        if after >= end:
+            return
+        start = position_at(job_id, rows, after)
+        wanted = [row for row in rows if after < row.version <= end]
+        yield from read_to(job_id, wanted, start, end, head.hash if end == head.version else None)
 
     def tail(self, head: Head, known: Position) -> list[Event]:
         with self._lock:
             rows = [row for row in self._job(head.job_id).rows if known.version < row.version <= head.version]
-        events = read_to(head.job_id, columns_of(rows), known, head.version, head.hash)
+        events = read_to(head.job_id, rows, known, head.version, head.hash)
         return list(unless_pruned(head.job_id, events, lambda: self.pruned(head.job_id)))
 
     def commit_mark(self) -> str:

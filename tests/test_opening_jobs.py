@@ -12,9 +12,8 @@ from message_proxy import Message, MessageProxy
 from verified_logs import facts
 
 from steplog.eventstore.events import EventData, SubStepProgressed
-from steplog.eventstore.postgres import OPENED_ROWS, PostgresStore
+from steplog.eventstore.postgres import PAGE_ROWS, PostgresStore
 from steplog.eventstore.store import StoredState
-from steplog.eventstore.stream import PAGE_ROWS
 from steplog.projections.evolve import fold
 from steplog.projections.loading import load
 from steplog.projections.state import REDUCER_VERSION
@@ -55,7 +54,7 @@ def keep_state(job: LoggedJob, version: int) -> None:
         pytest.param(900, None, 1, id="no state, one page of events"),
         pytest.param(2_000, 1_600, 1, id="a state and a tail"),
         pytest.param(2_000, 2_000, 1, id="a state and nothing behind it"),
-        pytest.param(OPENED_ROWS + PAGE_ROWS + 1, None, 3, id="no state, three pages of events"),
+        pytest.param(2 * PAGE_ROWS + 1, None, 3, id="no state, three pages of events"),
     ],
 )
 def test_opening_a_job_takes_one_round_trip_unless_its_tail_is_long(

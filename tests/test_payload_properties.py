@@ -16,7 +16,7 @@ from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.codec import decode, encode, escape
 from steplog.eventstore.errors import PayloadRefused
 from steplog.eventstore.events import CATALOGUE, EventData, JobForked, SubStepCompleted
-from steplog.eventstore.rows import Row, columns_of_texts, read_rows
+from steplog.eventstore.rows import Row, read_rows
 
 JOB = "01890000-0000-7000-8000-000000000001"
 AT = "2026-01-02T03:04:05.000006Z"
@@ -156,24 +156,3 @@ def test_every_event_that_can_be_sealed_can_be_read(model: type[EventData], data
     fact = data.draw(facts_of(model))
     (read,) = read_back(fact)
     assert same(model(**read).model_dump(), fact.model_dump())
-
-
-LOG_ROWS = st.builds(
-    Row, st.integers(1), st.text(), st.text(), st.integers(0), st.text(), st.one_of(st.just("{}"), st.text()), st.text()
-)
-
-
-@given(st.lists(LOG_ROWS, min_size=1))
-def test_columns_that_come_as_texts_are_what_they_were_or_are_refused(rows: list[Row]) -> None:
-    columns = list(zip(*rows, strict=True))
-    read = columns_of_texts(["\n".join(map(str, column)) for column in columns])
-    fits = not any("\n" in str(value) for row in rows for value in row)
-    assert (read is not None) >= fits
-    assert read is None or list(map(tuple, read)) == columns
-
-
-@given(LOG_ROWS, st.integers(0, 6), st.integers(2, 5))
-def test_a_column_that_lacks_a_value_is_refused(row: Row, column: int, rows: int) -> None:
-    """As where a database leaves out what is NULL."""
-    texts = ["\n".join([str(value).replace("\n", "")] * (rows - (place == column))) for place, value in enumerate(row)]
-    assert columns_of_texts(texts) is None

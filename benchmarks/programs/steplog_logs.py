@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from program import Measured, Stopwatch, Work, main
+from program import Measured, Stopwatch, Work, leave_alone, main
 from steplog_jobs import chain
 from steplog_stores import durability_of, opened
 
@@ -89,6 +89,7 @@ def step_events(name: str, count: int) -> list[EventData]:
 def replay(store: Store, work: Work) -> Measured:
     """Read and fold one job's whole log from its first event."""
     job_id, watch = long_job(store, work.events), Stopwatch()
+    leave_alone()
     before = peak_mb()
     with watch.running():
         state = fold(store.read(job_id))
@@ -101,6 +102,7 @@ def replay(store: Store, work: Work) -> Measured:
 def fetch_and_parse(store: Store, work: Work) -> Measured:
     """The limit of a replay: the same rows through the same driver, their JSON parsed, nothing else."""
     job_id, watch = long_job(store, work.events), Stopwatch()
+    leave_alone()
     parsed, before = 0, peak_mb()
     with watch.running():
         for row in stored_rows(store, job_id):
