@@ -156,17 +156,21 @@ def head_from(row: Sequence[Any]) -> Head:
 
 # --- events ----------------------------------------------------------------------------------------------------------
 
+# Versions have no gaps, so many rows are a range of versions: up to a limit, a planner that knows little of
+# the table reads all that are left and sorts them, once for each page.
 _ROWS = """
 select version, event_id::text, type, schema_version, {s}.instant(recorded_at), data::text, hash
 from {s}.events where job_id = %s and version > %s and version <= %s
-order by version limit %s
+order by version
 """
 
 
 def rows_after(
     run: Run, job_id: str, after: int, until: int | None = None, limit: int | None = None
 ) -> Sequence[StoredRow]:
-    return run(_ROWS, [job_id, after, _VERSION_MAX if until is None else until, limit])
+    """Rows of the next `limit` versions, or of all, up to `until`."""
+    last = min(_VERSION_MAX if until is None else until, _VERSION_MAX if limit is None else after + limit)
+    return run(_ROWS, [job_id, after, last])
 
 
 # --- keys and requests -----------------------------------------------------------------------------------------------
@@ -207,8 +211,7 @@ union all (
     select 2, version, event_id::text, type, schema_version, {s}.instant(recorded_at), data::text, hash
     from {s}.events
     where job_id = %(job_id)s::uuid and version > coalesce((select version from latest), 0)
-        and version <= (select until from head)
-    order by version limit %(limit)s::integer
+        and version <= least((select until from head), coalesce((select version from latest), 0) + %(limit)s::integer)
 )
 order by 1, 2
 """
