@@ -247,6 +247,9 @@ class PostgresStore:
     def head(self, job_id: str) -> Head:
         return tables.get_head(self._read, job_id)
 
+    def heads_of(self, job_ids: Sequence[str]) -> list[Head]:
+        return tables.get_heads(self._read, job_ids)
+
     def look_at(self, job_id: str) -> Look:
         return tables.look_at(self._read, job_id)
 

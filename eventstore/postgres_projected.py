@@ -13,9 +13,14 @@ from steplog.eventstore.projected import Change, Checkpoint, Document, JobVersio
 
 _NIL = "00000000-0000-0000-0000-000000000000"
 
+# A generation that is being built is nothing to the planner yet, which would read all of it for a few keys or for each
+# page of a join: one look at the index for each is asked of it.
 _DOCUMENTS = """
-select key, version, document::text from {s}.projected
-where projection = %s and generation = %s and key = any (%s)
+select wanted.key, found.version, found.document
+from unnest(%(keys)s::text[]) as wanted (key) cross join lateral (
+    select version, document::text from {s}.projected
+    where projection = %(name)s and generation = %(generation)s and projected.key = wanted.key offset 0
+) as found
 """
 
 _PAGE = """
@@ -24,10 +29,11 @@ where projection = %s and generation = %s and key > %s order by key limit %s
 """
 
 _JOBS = """
-select page.job_id::text, page.version, projected.version
-from (select job_id, version from {s}.jobs where job_id > %s order by job_id limit %s) as page
-left join {s}.projected
-    on projected.projection = %s and projected.generation = %s and projected.key = page.job_id::text
+select page.job_id::text, page.version, (
+    select projected.version from {s}.projected
+    where projection = %(name)s and generation = %(generation)s and key = page.job_id::text
+)
+from (select job_id, version from {s}.jobs where job_id > %(after)s order by job_id limit %(limit)s) as page
 order by page.job_id
 """
 
@@ -42,10 +48,9 @@ do update set version = excluded.version, document = excluded.document
 
 _REMOVE = """
 delete from {s}.projected
-where projection = %(name)s and generation = %(generation)s and key in (
-    select key from {s}.projected where projection = %(name)s and generation = %(generation)s
-    order by key limit %(limit)s
-)
+where projection = %(name)s and generation = %(generation)s and key = any (array(
+    select key from {s}.projected where projection = %(name)s and generation = %(generation)s limit %(limit)s
+))
 returning true
 """
 
@@ -83,13 +88,15 @@ class PostgresProjected:
         return {name: orjson.loads(text) for name, text in rows}
 
     def documents(self, name: str, generation: int, keys: Sequence[str]) -> dict[str, Document]:
-        return {row[0]: _document(row) for row in self._run(_DOCUMENTS, [name, generation, list(keys)])}
+        given = {"name": name, "generation": generation, "keys": list(keys)}
+        return {row[0]: _document(row) for row in self._run(_DOCUMENTS, given)}
 
     def page(self, name: str, generation: int, after: str = "", limit: int = 500) -> list[Document]:
         return [_document(row) for row in self._run(_PAGE, [name, generation, after, limit])]
 
     def jobs(self, name: str, generation: int, after: str = "", limit: int = 500) -> list[JobVersion]:
-        return [JobVersion(*row) for row in self._run(_JOBS, [after or _NIL, limit, name, generation])]
+        given = {"name": name, "generation": generation, "after": after or _NIL, "limit": limit}
+        return [JobVersion(*row) for row in self._run(_JOBS, given)]
 
     def store(self, change: Change) -> bool:
         def write(run: Run) -> None:

@@ -40,6 +40,13 @@ select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, w
 from {s}.jobs where job_id = %s
 """
 
+_HEADS_OF = """
+select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, worker_id, workflow, status,
+       {s}.instant(created_at), {s}.instant(updated_at), mode, phase, last_error, failed_sub_step,
+       {s}.instant(wake_at), {s}.instant(ended_at), done, total, key, tags, priority, batch_id
+from {s}.jobs where job_id = any(%s::uuid[])
+"""
+
 _LOOK = """
 select job_id::text, version, hash, {s}.instant(recorded_at), epoch, claim_id, jobs.worker_id, workflow, status,
        {s}.instant(created_at), {s}.instant(updated_at), mode, phase, last_error, failed_sub_step,
@@ -91,6 +98,11 @@ def get_head(run: Run, job_id: str) -> Head:
     if not rows:
         raise JobNotFound(job_id)
     return head_from(rows[0])
+
+
+def get_heads(run: Run, job_ids: Sequence[str]) -> list[Head]:
+    """The rows of those that are there."""
+    return [head_from(row) for row in run(_HEADS_OF, [list(job_ids)])]
 
 
 def look_at(run: Run, job_id: str) -> Look:

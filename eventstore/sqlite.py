@@ -217,6 +217,10 @@ class SQLiteStore:
         with self._reading() as connection:
             return tables.get_head(connection, job_id)
 
+    def heads_of(self, job_ids: Sequence[str]) -> list[Head]:
+        with self._reading() as connection:
+            return tables.get_heads(connection, job_ids)
+
     def look_at(self, job_id: str) -> Look:
         with self._reading() as connection:
             head, owner = tables.get_head_and_owner(connection, job_id)

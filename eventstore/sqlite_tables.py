@@ -141,6 +141,11 @@ def get_head(connection: sqlite3.Connection, job_id: str) -> Head:
     return head
 
 
+def get_heads(connection: sqlite3.Connection, job_ids: Sequence[str]) -> list[Head]:
+    """The rows of those that are there."""
+    return [head for job_id in job_ids if (head := find_head(connection, job_id))]
+
+
 def get_head_and_owner(connection: sqlite3.Connection, job_id: str) -> tuple[Head, Worker | None]:
     """The job's row and its owner's. Raises JobNotFound."""
     row = connection.execute(_HEAD_AND_OWNER, (job_id,)).fetchone()

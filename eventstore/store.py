@@ -365,6 +365,10 @@ class Store(Protocol):
         """The cursor behind everything that is stored by now."""
         ...
 
+    def heads_of(self, job_ids: Sequence[str]) -> list[Head]:
+        """Heads of those of the jobs that are there, in any order."""
+        ...
+
     def read_heads(self, heads: Sequence[Head]) -> dict[str, list[Event] | LogError]:
         """The whole logs of several jobs, each up to its head as it was seen, or why one cannot be read.
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from steplog.eventstore.clock import seconds_between
-from steplog.eventstore.errors import FeedMoved, JobPruned, LogError, StoreError, StoreUnavailable
+from steplog.eventstore.errors import FeedMoved, JobNotFound, JobPruned, LogError, StoreError, StoreUnavailable
 from steplog.eventstore.events import Event
 from steplog.eventstore.projected import Change, Checkpoint, Document, Move, Quarantined, StepRow
-from steplog.eventstore.store import Store
+from steplog.eventstore.store import Head, Store
 from steplog.projections.evolve import fold
 from steplog.projections.loading import Loaded, load, position_of
 from steplog.projections.projecting import Projection, Tally, added, is_group
@@ -26,6 +26,8 @@ from steplog.projections.state import State
 STRETCH_JOBS = 100
 """How many jobs one transaction takes on."""
 STRETCH_ENTRIES = 500
+EVENTS_AT_ONCE = 500
+"""How many events the logs have at most that are read together."""
 _STATES_KEPT = 64
 
 
@@ -273,20 +275,30 @@ class Follower:
 
     def _made(self, generation: _Generation, job_ids: Sequence[str]) -> _Stretch:
         known = self._kept.documents(self.projection.name, generation.number, job_ids)
+        heads = self._store.heads_of(job_ids)
         stretch = _Stretch([], [])
-        for job_id in job_ids:
-            job = _Job(self, job_id, known.get(job_id))
-            try:
-                stretch.made.append(job.made())
-            except StoreUnavailable:
-                raise
-            except JobPruned:
-                stretch.made.extend(self._as_it_was(generation, job_id))
-            except Exception as error:
-                version = error.version if isinstance(error, LogError) else job.version
-                why = f"{type(error).__name__}: {error}"
-                stretch.aside.append(Quarantined(self.projection.name, job_id, version, why))
+        for group in _together(heads):
+            logs = self._store.read_heads(group) if _length(group) <= EVENTS_AT_ONCE else {}
+            for head in group:
+                job = _Job(self, head, known.get(head.job_id), logs.get(head.job_id))
+                self._take(job, generation, stretch)
+        for job_id in set(job_ids) - {head.job_id for head in heads}:
+            stretch.aside.append(self._put_aside(job_id, 0, JobNotFound(job_id)))
         return stretch
+
+    def _take(self, job: _Job, generation: _Generation, stretch: _Stretch) -> None:
+        try:
+            stretch.made.append(job.made())
+        except StoreUnavailable:
+            raise
+        except JobPruned:
+            stretch.made.extend(self._as_it_was(generation, job.job_id))
+        except Exception as error:
+            version = error.version if isinstance(error, LogError) else job.version
+            stretch.aside.append(self._put_aside(job.job_id, version, error))
+
+    def _put_aside(self, job_id: str, version: int, error: Exception) -> Quarantined:
+        return Quarantined(self.projection.name, job_id, version, f"{type(error).__name__}: {error}")
 
     def _as_it_was(self, generation: _Generation, job_id: str) -> list[_Made]:
         """What the live generation keeps of a job whose events are gone: nothing else is left of it."""
@@ -346,9 +358,6 @@ class Follower:
     def events_after(self, job_id: str, version: int) -> Iterator[Event]:
         return self._store.read(job_id, version)
 
-    def length_of(self, job_id: str) -> int:
-        return self._store.head(job_id).version
-
     def _generation(self, name: str) -> _Generation | None:
         checkpoint = self._kept.checkpoints().get(name)
         return _Generation(name, checkpoint) if checkpoint else None
@@ -359,34 +368,58 @@ class Follower:
 
 
 class _Job:
-    """A job as the projection is shown it; `version` is how far that has looked."""
+    """A job as the projection is shown it; `version` is how far that has looked.
 
-    def __init__(self, follower: Follower, job_id: str, stored: Document | None) -> None:
+    Its log is given where it was read with others'; where that cannot be read, or is long, the job is asked for alone.
+    """
+
+    def __init__(
+        self, follower: Follower, head: Head, stored: Document | None, log: list[Event] | LogError | None
+    ) -> None:
         self._follower = follower
-        self._job_id = job_id
+        self._head = head
         self._stored = stored
+        self._log = log if isinstance(log, list) else None
+        self.job_id = head.job_id
         self.version = stored.version if stored else 0
         self.known = stored.data if stored else None
 
     def made(self) -> _Made:
         """What the projection makes of it now."""
-        if self.version > self._follower.length_of(self._job_id):
+        if self.version > self._head.version:
             self.version, self.known = 0, None  # the log went backwards
         projection = self._follower.projection
         document = projection.document(self)
         return _Made(
-            Document(self._job_id, self.version, document),
+            Document(self.job_id, self.version, document),
             dict(projection.tallies(self._stored.data)) if self._stored else {},
             dict(projection.tallies(document)),
             list(projection.rows(document)),
         )
 
     def events(self) -> Iterable[Event]:
-        for event in self._follower.events_after(self._job_id, self.version):
+        after = self.version
+        for event in self._follower.events_after(self.job_id, after) if self._log is None else self._log[after:]:
             self.version = event.version
             yield event
 
     def state(self) -> State:
-        state = self._follower.state_of(self._job_id).state
+        state = self._follower.state_of(self.job_id).state if self._log is None else fold(self._log)
         self.version = state["version"]
         return state
+
+
+def _together(heads: Sequence[Head]) -> Iterator[list[Head]]:
+    """Jobs whose logs are read together; one that is long by itself is alone."""
+    group: list[Head] = []
+    for head in heads:
+        if group and _length([*group, head]) > EVENTS_AT_ONCE:
+            yield group
+            group = []
+        group.append(head)
+    if group:
+        yield group
+
+
+def _length(heads: Iterable[Head]) -> int:
+    return sum(head.version for head in heads)

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal
 
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.chain import Position, end_of
@@ -42,8 +41,6 @@ from steplog.eventstore.store import (
     SlotWanted,
     StoredState,
     Work,
-    Worker,
-    WorkerIdentity,
     WorkQuery,
 )
 from steplog.eventstore.stream import judge, judge_claim, logs_of, read_to, tail_of, unless_pruned
@@ -54,9 +51,10 @@ from steplog.testing.memory_log import InspectionInMemory, JobInMemory, marks_of
 from steplog.testing.memory_projected import ProjectedInMemory
 from steplog.testing.memory_schedules import SchedulesInMemory
 from steplog.testing.memory_slots import SlotsInMemory
+from steplog.testing.memory_workers import WorkersInMemory
 
 
-class MemoryStore(SchedulesInMemory, HintsInMemory):
+class MemoryStore(SchedulesInMemory, HintsInMemory, WorkersInMemory):
     """A store that lives as long as the object."""
 
     url = "memory:"
@@ -66,25 +64,18 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         self.clock = clock or VirtualClock()
         SchedulesInMemory.__init__(self, self.clock.now)
         HintsInMemory.__init__(self)
+        WorkersInMemory.__init__(self, self.clock.now)
         self._jobs: dict[str, JobInMemory] = {}
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
         self._feed: list[FeedEntry] = []
         self._pruned: dict[str, Position] = {}
         self.projected = ProjectedInMemory(self._versions)
         self.data_keys = DataKeysInMemory()
-        self._workers: dict[str, Worker] = {}
-        self._killed: set[str] = set()
         self._slots = SlotsInMemory()
-        self._lock = threading.RLock()
         self._let_go = threading.Condition(self._lock)
         self._database = open_in_memory()
         self._database_turn = threading.Lock()
         weakref.finalize(self, self._database.close)
-
-    def kill_worker(self, worker_id: str) -> None:
-        """The worker's process dies without a word; whoever wants its jobs finds out."""
-        with self._lock:
-            self._killed.add(worker_id)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -217,6 +208,10 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         with self._lock:
             return self._job(job_id).head
 
+    def heads_of(self, job_ids: Sequence[str]) -> list[Head]:
+        with self._lock:
+            return [self._jobs[job_id].head for job_id in job_ids if job_id in self._jobs]
+
     def look_at(self, job_id: str) -> Look:
         with self._lock:
             head = self._job(job_id).head
@@ -308,22 +303,11 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
-    def register_worker(self, worker: WorkerIdentity, lease_s: float) -> None:
-        with self._lock:
-            known = self._workers.get(worker.worker_id)
-            if known and (known.state != "alive" or known.identity != worker):
-                raise WorkerDead(worker.worker_id)
-            self._workers.setdefault(worker.worker_id, Worker(worker, "alive", self.now(), None))
-
     def beat(self, worker_id: str, lease_s: float) -> Beat:
         with self._lock:
             self._require_alive(worker_id)
             heads = [job.head for job in self._jobs.values() if job.head.worker_id == worker_id]
             return Beat(self.now(), {head.job_id: (head.version, head.epoch) for head in heads})
-
-    def retire_worker(self, worker_id: str) -> None:
-        with self._lock:
-            self._end(worker_id, "stopped")
 
     def owned_counts(self) -> dict[str, int]:
         with self._lock:
@@ -332,10 +316,6 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
     def longest_ready(self, limit: int) -> list[Head]:
         with self._lock:
             return longest_due(self._heads(), self.now())[: max(limit, 0)]
-
-    def workers(self) -> list[Worker]:
-        with self._lock:
-            return list(reversed(self._workers.values()))
 
     def _versions(self) -> dict[str, int]:
         with self._lock:
@@ -392,19 +372,6 @@ class MemoryStore(SchedulesInMemory, HintsInMemory):
         job.rows.extend(row_of(event) for event in events)
         self._feed.extend(FeedEntry(event.job_id, event.version, event.type, event.recorded_at) for event in events)
         job.head = replace(head, version=end.version, hash=end.hash, recorded_at=end.recorded_at, columns=columns)
-
-    def _require_alive(self, worker_id: str) -> None:
-        if worker_id not in self._workers or self._workers[worker_id].state != "alive":
-            raise WorkerDead(worker_id)
-
-    def _lives(self, worker_id: str) -> bool:
-        worker = self._workers.get(worker_id)
-        return worker is not None and worker.state == "alive" and worker_id not in self._killed
-
-    def _end(self, worker_id: str, state: Literal["dead", "stopped"]) -> None:
-        worker = self._workers.get(worker_id)
-        if worker and worker.state == "alive":
-            self._workers[worker_id] = replace(worker, state=state)
 
 
 class _Ending:

@@ -1,4 +1,4 @@
-"""A page of a long log, or of a long feed, costs PostgreSQL what is on the page, however much comes behind it."""
+"""What a page of a long log, a long feed or many documents costs PostgreSQL: what is on it, whatever comes behind."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from log_builder import LogBuilder, changed
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from steplog.eventstore import postgres_feed, postgres_tables
+from steplog.eventstore import postgres_feed, postgres_projected, postgres_tables
 from steplog.eventstore.feed import parts_of
 from steplog.eventstore.postgres import PostgresStore
+from steplog.eventstore.projected import Change, Document, Move
 from steplog.testing.clock import VirtualClock
 
 EVENTS = 3_000
@@ -29,19 +30,21 @@ def badly_planned(postgres_dsn: str, postgres_store: PostgresStore, postgres_sch
         yield store
 
 
-def rows_read(store: PostgresStore, statement: str, given: Sequence[Any] | dict[str, Any]) -> int:
-    """How many events the server looked at."""
+def rows_read(
+    store: PostgresStore, statement: str, given: Sequence[Any] | dict[str, Any], table: str = "events"
+) -> int:
+    """How many of the table's rows the server looked at."""
     explained = cast(Any, f"explain (analyze, format json) {statement}")
     ((((plan,),),),) = (store._connections.rows(explained, given),)
-    return _scanned(plan["Plan"])
+    return _scanned(plan["Plan"], table)
 
 
-def _scanned(node: dict[str, Any]) -> int:
+def _scanned(node: dict[str, Any], table: str) -> int:
     own = 0
-    if node.get("Relation Name") == "events":
+    if node.get("Relation Name") == table:
         removed = sum(int(count) for name, count in node.items() if name.startswith("Rows Removed by"))
         own = (int(node["Actual Rows"]) + removed) * int(node["Actual Loops"])
-    return own + sum(_scanned(child) for child in node.get("Plans", []))
+    return own + sum(_scanned(child, table) for child in node.get("Plans", []))
 
 
 def long_log(store: PostgresStore) -> str:
@@ -83,3 +86,26 @@ def test_a_page_of_the_feed_reads_little_more_than_its_entries(
     _, _, *parts = parts_of(cursor, "postgres", str, str, str, str, str, str, int)
     given = {**postgres_feed._Place(*parts)._asdict(), "limit": PAGE}
     assert rows_read(postgres_store, postgres_feed._PAGE, given) <= 3 * PAGE
+
+
+@pytest.fixture
+def built(postgres_store: PostgresStore) -> list[str]:
+    """Jobs whose documents are there, and of which the planner does not know yet."""
+    build = LogBuilder(VirtualClock())
+    job_ids = [str(job_id) for job_id in postgres_store.create_many([build.job() for _ in range(EVENTS // 3)])]
+    documents = [Document(job_id, 1, {}) for job_id in job_ids]
+    moves = [Move("statistics", None, {"generation": 1})]
+    assert postgres_store.projected.store(Change("statistics", moves, 1, documents))
+    return job_ids
+
+
+def test_a_few_documents_are_found_without_a_look_at_the_others(
+    postgres_store: PostgresStore, built: list[str]
+) -> None:
+    given = {"name": "statistics", "generation": 1, "keys": built[:10]}
+    assert rows_read(postgres_store, postgres_projected._DOCUMENTS, given, "projected") == 10
+
+
+def test_a_page_of_jobs_is_compared_with_its_own_documents(postgres_store: PostgresStore, built: list[str]) -> None:
+    given = {"name": "statistics", "generation": 1, "after": built[0], "limit": PAGE}
+    assert rows_read(postgres_store, postgres_projected._JOBS, given, "projected") == PAGE

@@ -155,6 +155,12 @@ class WorkingCompliance(LogCase):
         assert sorted(won) == sorted(jobs)
         assert [self.store.head(job_id).version for job_id in jobs] == [2, 2, 2, 2]
 
+    def test_heads_are_found_by_their_ids_as_far_as_there_are_such_jobs(self) -> None:
+        jobs = [self.long_job(count)[0] for count in (1, 2)]
+        found = self.store.heads_of([*jobs, self.build.clock.new_id()])
+        assert {head.job_id: head for head in found} == {job_id: self.store.head(job_id) for job_id in jobs}
+        assert self.store.heads_of([]) == []
+
     def test_logs_are_read_together_and_one_that_is_damaged_says_so(self) -> None:
         jobs = [self.long_job(3)[0], self.new_job(), self.long_job(2)[0]]
         self.harness.rewrite_rows(jobs[2], lambda rows: rows[:-1])
