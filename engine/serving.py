@@ -245,8 +245,10 @@ class Serving:
     def _look_once(self, room: int) -> tuple[Work, list[Owned]]:
         worker, now = self._worker, time.monotonic()
         self._firing.fire()
-        self._refused = {job_id: refusal for job_id, refusal in self._refused.items() if refusal.until > now}
-        refused = {job_id: refusal.version for job_id, refusal in self._refused.items()}
+        for job_id, refusal in list(self._refused.items()):
+            if refusal.until <= now:
+                del self._refused[job_id]
+        refused = {job_id: refusal.version for job_id, refusal in list(self._refused.items())}
         limit = min(WINDOW_MAX, max(room, room * self._spread))
         query = WorkQuery(list(self._definitions), limit, refused, list(self._used_up.values()))
         found = worker.store.look_for_work(query)
@@ -255,9 +257,15 @@ class Serving:
             if len(owned) >= room:
                 break
             owned += self._take_over(head)
-        owned += self._claim_due(_one_of_each(self._shuffled(found.due), self._turn), room - len(owned))
+        due = [head for head in found.due if not self._is_refused(head)]
+        owned += self._claim_due(_one_of_each(self._shuffled(due), self._turn), room - len(owned))
         self._turn += 1
         return found, owned
+
+    def _is_refused(self, head: Head) -> bool:
+        """A run may have broken off, and its job been given up, since work was asked for."""
+        refusal = self._refused.get(head.job_id)
+        return refusal is not None and refusal.version == head.version
 
     def _shuffled(self, due: Sequence[Head]) -> list[Head]:
         """Jobs of the same priority in any order, where other workers are after them too."""

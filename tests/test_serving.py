@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -227,6 +228,32 @@ def test_a_job_whose_run_breaks_off_is_given_up_and_run_by_another(
     assert (store.head(job_id).worker_id, status(store, job_id)) == (None, "running")
     run_worker(wf, store=store, one_shot=True, settings=FAST)
     assert status(store, job_id) == "completed"
+
+
+def test_a_job_that_is_given_up_while_its_worker_looks_for_work_is_left_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wf, looks, looks_again = quick(), list[WorkQuery](), threading.Event()
+    job_id = wf.submit(store=store)
+    look = type(store).look_for_work
+
+    async def broken(self: Worker, owned: Any) -> Any:
+        await asyncio.to_thread(looks_again.wait, 20)
+        raise RuntimeError("a bug")
+
+    def slow(self: Store, query: WorkQuery) -> Work:
+        looks.append(query)
+        if len(looks) == 2:
+            looks_again.set()
+            while store.head(job_id).worker_id is not None:
+                time.sleep(0.01)
+        return look(self, query)
+
+    monkeypatch.setattr(Worker, "run", broken)
+    monkeypatch.setattr(type(store), "look_for_work", slow)
+    run_worker(wf, store=store, one_shot=True, settings=FAST)
+    assert len(looks) >= 2
+    assert types_of(store, job_id) == ["JobCreated", "JobClaimed"]
 
 
 def test_a_worker_outlives_a_store_that_is_away_and_does_not_hammer_it(
