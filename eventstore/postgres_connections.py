@@ -306,10 +306,12 @@ class Connections:
         return self._open_checked(), True
 
     def _give_back(self, connection: Connection) -> None:
-        if self._closed or len(self._idle) >= IDLE_MAX or connection.info.transaction_status != TransactionStatus.IDLE:
+        if len(self._idle) >= IDLE_MAX or connection.info.transaction_status != TransactionStatus.IDLE:
             connection.close()
-        else:
-            self._idle.append(connection)
+            return
+        self._idle.append(connection)
+        if self._closed:
+            self._drop_all()
 
     def _drop_all(self, connection: Connection | None = None) -> None:
         """One that broke is rarely alone: the next call opens a new one."""

@@ -83,7 +83,7 @@ def test_where_another_job_runs_a_suspect_none_starts_and_all_else_does() -> Non
         state = decide(claimed.state, shape, died, at, Situation()).state
 
     at = later(at, 60.0)
-    waiting = decide(state, shape, [], at, Situation(suspects_wait=True))
+    waiting = decide(state, shape, [], at, Situation(suspects_wait=True, release_after_s=0.0))
     started = decide(state, shape, [], at, Situation())
 
     assert (waiting.events, in_progress(waiting.state)) == ([], [])
