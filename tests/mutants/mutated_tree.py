@@ -86,7 +86,7 @@ class MutatedTree:
 
     def run(self, tests: Sequence[str], seconds_max: float = RUN_S_MAX) -> Outcome:
         """Run tests of the standard suite in the copy, up to the first failure."""
-        options = ["-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
+        options = ["-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--override-ini=junit_family=xunit1"]
         command = [sys.executable, "-m", "pytest", *options, f"--junit-xml={self._report}", *tests]
         self._report.unlink(missing_ok=True)
         started = time.monotonic()

@@ -21,7 +21,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory, postgres_dsn: str, request: p
     tests = sorted({test for mutant in chosen(request.session) for test in mutant.caught_by})
     unmutated = copy.run(tests, BASELINE_S_MAX)
     if unmutated.exit_code != 0:
-        pytest.fail(f"{unmutated.caught_by} fails without any mutant: {unmutated.why}", pytrace=False)
+        said = unmutated.output[-OUTPUT_CHARS_MAX:]
+        pytest.fail(f"{unmutated.caught_by} fails without any mutant: {unmutated.why}\n{said}", pytrace=False)
     return copy
 
 
