@@ -113,11 +113,14 @@ def project(console: Console, once: bool) -> None:
     STEPLOG_REPORT_TABLE names. `steplog worker --project` and the server do the same beside their work.
     """
     from steplog.projections.runner import ProjectionRunner
+    from steplog.terminal.progress import Progress
 
     with store_of(console) as store:
         runner = ProjectionRunner(store, projections_of(console))
         if once:
-            runner.catch_up()
+            unbuilt = list(runner.lags_s().values()).count(None)
+            with Progress(console, "projections", unbuilt * count_of_jobs(store), "jobs and rows") as progress:
+                runner.catch_up(progress.at)
             return
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -56,11 +56,16 @@ class ProjectionRunner:
                 rest_s = _UNAVAILABLE_WAIT_S
             stop.wait(rest_s)
 
-    def catch_up(self) -> None:
-        """Go on until nothing is left to do. Raises StoreUnavailable."""
+    def catch_up(self, told: Callable[[int], None] = lambda done: None) -> None:
+        """Go on until nothing is left to do; `told` how many jobs and rows were written so far, after each stretch.
+
+        Raises StoreUnavailable.
+        """
+        done = 0
         for follower in self._followers:
-            while _not_late(follower.advance):
-                pass
+            while worked := _not_late(follower.advance):
+                done += worked
+                told(done)
 
     def lags_s(self) -> dict[str, float | None]:
         """By projection, for how many seconds the oldest event not taken in has been there; None: not built yet."""

@@ -27,6 +27,7 @@ from steplog.eventstore.sqlite import SQLiteStore
 from steplog.projections.report_table import ReportTable
 from steplog.projections.runner import ProjectionRunner
 from steplog.projections.statistics import Statistics
+from steplog.terminal import progress
 
 Run = Callable[..., Result]
 
@@ -68,6 +69,12 @@ def test_status_says_how_the_projections_stand(steplog: Run, job: str) -> None:
         ("statistics", 0.0, []),
         ("report", 0.0, []),
     ]
+
+
+def test_what_is_taken_in_is_told_while_it_takes_long(steplog: Run, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "TOLD_EVERY_S", 0.0)
+    assert "projections  1/2 jobs and rows" in steplog("db", "project", "--once").stderr
+    assert steplog("db", "project", "--once").stderr == ""
 
 
 def test_status_names_the_job_that_was_put_aside(steplog: Run, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
