@@ -97,6 +97,7 @@ def test_a_wait_whose_signal_is_there_when_its_deadline_comes_takes_it() -> None
     evolution = Evolution(job.state)
     evolution.foresee(SignalReceived(name="go", payload="now", signal_id="s1"), job.now())
     job.state = evolution.state
+    job.state["phases"]["main"]["sub_steps"]["go"]["deadline_at"] = late  # as from when somebody has resumed the job
 
     assert job.decide_at(late) == ["SubStepCompleted", "PhaseCompleted", "JobCompleted"]
     assert job.state["signals"] == {}

@@ -345,3 +345,8 @@ def test_an_append_with_an_event_the_database_refuses_stores_nothing_of_the_batc
     with pytest.raises(StoreError):
         postgres_store.append([good.next("b"), broken])
     assert (postgres_store.head(good.id).version, postgres_store.head(bad.id).version) == (1, 1)
+
+
+def test_the_server_ends_a_transaction_whose_client_says_nothing(postgres_store: PostgresStore) -> None:
+    setting = "select current_setting('idle_in_transaction_session_timeout')"
+    assert postgres_store._connections.transaction(lambda run: run(setting, [])) == [("25s",)]
