@@ -252,6 +252,8 @@ class Serving:
         limit = min(WINDOW_MAX, max(room, room * self._spread))
         query = WorkQuery(list(self._definitions), limit, refused, list(self._used_up.values()))
         found = worker.store.look_for_work(query)
+        if self._ended.is_set():  # what is found by now may be what this worker has just handed back
+            return found, []
         owned: list[Owned] = []
         for head in random.sample(found.left_behind, len(found.left_behind)):
             if len(owned) >= room:
