@@ -23,9 +23,10 @@ from steplog.engine.facts import AttemptId, Fact
 from steplog.engine.inbox import Inbox
 from steplog.engine.isolation.processes import HandlerProcess, Isolation
 from steplog.engine.observing import Watch
-from steplog.engine.transactional import TransactionalAttempt
+from steplog.engine.transactional import Lost, TransactionalAttempt
 from steplog.engine.vault import Vault
 from steplog.eventstore.clock import Clock
+from steplog.eventstore.errors import OutcomeUnknown, StoreUnavailable
 from steplog.projections.plan import Place
 from steplog.projections.state import State
 
@@ -33,7 +34,10 @@ UNDOING = "#undo"
 """What the name of an attempt's task says of a compensation."""
 
 _LOST_MAX = 3
-"""How many transactions of a sub-step may be lost with their connection before that counts as its failure."""
+"""How many transactions of a sub-step may be lost before their commit until that counts as its failure."""
+
+_UNKNOWN_MAX = 10
+"""The same for those whose commit was sent and is not stored: most often nothing is wrong with the sub-step."""
 
 ENDING_S_MAX = 1.0
 """How long an async handler may take to clean up once it is cancelled."""
@@ -56,8 +60,9 @@ class Attempts:
         clock: Clock,
         grace_s: float,
         watch: Watch,
-        transactional: Callable[[float | None], TransactionalAttempt],
+        transactional: Callable[[float | None, Lost], TransactionalAttempt],
         isolation: Isolation,
+        worker_id: str,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._definition = definition
@@ -69,6 +74,7 @@ class Attempts:
         self._watched_by = watch
         self._transactional = transactional
         self._isolation = isolation
+        self._worker_id = worker_id
         self._lost: Counter[Place] = Counter()
         self._running: dict[Channel, _Running] = {}
         self.occupied: set[Place] = set()
@@ -173,8 +179,8 @@ class Attempts:
                 await self._isolate(call, process, timeout_s)
             elif timeout_s is not None or not call.sub_step.bindings.is_async:
                 await self._watch(call, timeout_s)
-            elif (outcome := await call.run_async()) is not None:  # nothing to wait for beside it: no task of its own
-                self._inbox.post(outcome)
+            else:  # nothing to wait for beside it: no task of its own
+                await self._call(call)
         except Exception as error:  # no thread to run in, an exception nobody can look at
             self._inbox.post(call.failed(error, 0.0))
 
@@ -186,8 +192,19 @@ class Attempts:
             self.stuck.discard(channel.of.place)
             self._inbox.wake()
 
+    async def _call(self, call: Call) -> None:
+        """Call an async handler and post its outcome: no task that was cancelled meanwhile has a result."""
+        if (outcome := await call.run_async()) is not None:
+            self._inbox.post(outcome)
+
+    def _called_now(self, call: Call) -> asyncio.Future[Any]:
+        """The call under way: a task, or a thread."""
+        if call.sub_step.bindings.is_async:
+            return self._loop.create_task(self._call(call))
+        return threads.in_thread(call.run_plain, name=f"steplog-{call.of.key}")
+
     async def _watch(self, call: Call, timeout_s: float | None) -> None:
-        running = _running(call)
+        running = self._called_now(call)
         self._running[call.channel].interrupt = partial(_cancel, running)
         try:
             await asyncio.wait({running}, timeout=timeout_s)
@@ -236,7 +253,7 @@ class Attempts:
 
         What it does after its attempt was settled otherwise has no effect, so no late outcome tells of it.
         """
-        attempt = self._transactional(timeout_s)
+        attempt = self._transactional(timeout_s, partial(self._lost_by, call))
         call.transaction = attempt.transaction
         call.channel.commit = partial(self._commit_checkpoint, attempt)
         self._running[call.channel].interrupt = attempt.expire
@@ -258,14 +275,22 @@ class Attempts:
         self.occupied.discard(reached.of.place)
 
     async def _end_transaction(self, call: Call, attempt: TransactionalAttempt, outcome: Fact | None) -> None:
-        place = call.of.place
         if isinstance(outcome, fact.Completed):
             await attempt.record(outcome)
-        elif attempt.is_lost and self._lost[place] < _LOST_MAX:
-            self._lost[place] += 1
-            self._inbox.post(attempt.recorder.interruption(call.of))
+        elif attempt.is_lost and self._may_be_lost(call.of.place, _LOST_MAX):
+            self._inbox.post(fact.CommitUnknown(call.of, self._worker_id))
         elif outcome is not None:
             self._inbox.post(outcome)
+
+    def _lost_by(self, call: Call, error: StoreUnavailable) -> Fact:
+        """What is recorded where the transaction of a handler that completed is lost: too often, and it has failed."""
+        if self._may_be_lost(call.of.place, _UNKNOWN_MAX if isinstance(error, OutcomeUnknown) else _LOST_MAX):
+            return fact.CommitUnknown(call.of, self._worker_id)
+        return call.failed(error, 0.0)
+
+    def _may_be_lost(self, place: Place, times: int) -> bool:
+        self._lost[place] += 1
+        return self._lost[place] <= times
 
     def _post_outcome(self, running: asyncio.Future[Fact | None]) -> None:
         if running.done() and not running.cancelled() and (outcome := running.result()) is not None:
@@ -292,13 +317,6 @@ class _Running:
     interrupt: Callable[[], object]
     """Stops the handler without giving it up, as far as that can be."""
     process: HandlerProcess | None = None
-
-
-def _running(call: Call) -> asyncio.Future[Fact | None]:
-    """The call under way: a task, or a thread."""
-    if call.sub_step.bindings.is_async:
-        return asyncio.create_task(call.run_async())
-    return threads.in_thread(call.run_plain, name=f"steplog-{call.of.key}")
 
 
 def _cancel(running: asyncio.Future[Fact | None]) -> bool:

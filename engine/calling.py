@@ -39,6 +39,8 @@ Scrub = Callable[[str], str]
 _NEVER_RETRIED = (PayloadRefused, AttemptOver, TransactionEnded, ContextReadOnly)
 """What would come out the same, or has had its effect already."""
 
+_CANCELLED_BY_OTHERS = "the handler was cancelled, and not by steplog: by itself, or by code that it called"
+
 
 class Given(NamedTuple):
     """What a call is given of its job, as plain JSON."""
@@ -109,8 +111,10 @@ class Call:
             return self._completed(value, started)
         except BaseException as closing:  # a handler may raise anything, and anything it raises is its outcome
             error = own.error or closing
-            if isinstance(error, asyncio.CancelledError) and (self.channel.cancelled or _is_being_cancelled()):
-                return None
+            if isinstance(error, asyncio.CancelledError):
+                if self.channel.cancelled:
+                    return None
+                error = asyncio.CancelledError(_CANCELLED_BY_OTHERS).with_traceback(error.__traceback__)
             return self._raised(error, started)
 
     def run_plain(self) -> Fact | None:
@@ -238,8 +242,3 @@ def _traceback(error: BaseException) -> str:
         return "".join(traceback.format_exception(type(error), error, frames))
     except BaseException as broken:  # as in error_data
         return f"(its traceback cannot be read: {type(broken).__name__})"
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

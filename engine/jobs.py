@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -92,7 +92,8 @@ def resume_blocking(
     async def resume() -> JobHandle[Any]:
         async with worker_for(store, settings) as worker, _leaving_nothing_behind(worker):
             adopt_by = by if adopt_plan else None
-            owned = await asyncio.to_thread(lambda: worker.claim(job_id, definition, resume_by=by, adopt_by=adopt_by))
+            claim = partial(worker.claim, job_id, definition, resume_by=by, adopt_by=adopt_by)
+            owned = await worker.outbox().call(claim)
             return await _run_owned(worker, owned)
 
     return run_to_the_end(resume(), grace_s=(settings or Settings()).grace_s)
@@ -107,16 +108,18 @@ async def _create_and_run(
     try:
         job_id = await worker.outbox().create(new_job)
     except KeyConflict as conflict:
-        data_key = await asyncio.to_thread(worker.store.data_keys.find, conflict.job_id)
+        data_key = await worker.outbox().call(worker.store.data_keys.find, conflict.job_id)
         job_id = await worker.outbox().create(as_of_holder(definition, input, new_job, conflict, data_key))
     announce(job_id)
     vault.keep_in(worker.store.data_keys)
     if job_id == new_job.job_id:
         return await _run_owned(worker, owned)
-    known = await asyncio.to_thread(load, worker.store, job_id)
+    known = await worker.outbox().call(load, worker.store, job_id)
     if known.state["status"] in ENDED | STOPPED:
-        return JobHandle(known.state, definition, await asyncio.to_thread(vault_of, worker.store, job_id, definition))
-    return await _run_owned(worker, await asyncio.to_thread(worker.claim, job_id, definition))
+        return JobHandle(
+            known.state, definition, await worker.outbox().call(vault_of, worker.store, job_id, definition)
+        )
+    return await _run_owned(worker, await worker.outbox().call(worker.claim, job_id, definition))
 
 
 def as_of_holder(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from steplog.engine.history import Loaded, to_store
+from steplog.engine.outbox import Outbox
 from steplog.eventstore.chain import Position
 from steplog.eventstore.store import Store
 from steplog.projections.fan_out import items_in
@@ -20,8 +21,9 @@ SOONER = 10
 class StateKeeper:
     """Of one job; off the hot path."""
 
-    def __init__(self, store: Store, every: int, stored_at: int) -> None:
+    def __init__(self, store: Store, outbox: Outbox, every: int, stored_at: int) -> None:
         self._store = store
+        self._outbox = outbox
         self._every = every
         self._stored_at = stored_at
         self._enough = every
@@ -38,7 +40,7 @@ class StateKeeper:
             return
         self._stored_at = position.version
         stored = to_store(Loaded(state, position))
-        saving = asyncio.get_running_loop().run_in_executor(None, self._store.save_state, stored)
+        saving = self._outbox.call(self._store.save_state, stored)
         saving.add_done_callback(_log_failure)
 
     def _is_enough(self, position: Position, sooner: bool) -> bool:

@@ -1,24 +1,33 @@
-"""The outbox: an event loop's way to the writer, which answers a whole batch with one wake-up of the loop."""
+"""The outbox: an event loop's way to the store; the writer answers a whole batch with one wake-up of the loop.
+
+What else the loop's runs ask the store for is called in threads of the outbox's own: the loop's pool is the handlers',
+who may fill it for as long as they like.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from steplog.eventstore.store import Answer, Append, NewJob
 from steplog.eventstore.writer import Item, Outcome, Writer
 
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
 
 class Outbox:
-    """Sends new jobs and appends for one event loop; used in that loop's thread.
+    """Sends new jobs and appends, and makes other calls, for one event loop; used in that loop's thread.
 
     Giving a future up leaves what was sent as it is.
     """
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
+        self._threads = ThreadPoolExecutor(thread_name_prefix="steplog-store")
         self._loop = asyncio.get_running_loop()
         self._unanswered: dict[int, asyncio.Future[Any]] = {}
         """By the identity of what was sent: a job that was given up and taken again may have two appends."""
@@ -31,10 +40,18 @@ class Outbox:
         """The id of a new job, as the store's `create` says it."""
         return self._send(job)
 
+    def call(self, asked: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
+        """What it returns, in a thread; while many are asked for, it waits for its turn among them."""
+        return self._loop.run_in_executor(self._threads, asked, *args)
+
+    def close(self) -> None:
+        """Nothing more is called; what was asked for before is, and nobody waits for it."""
+        self._threads.shutdown(wait=False)
+
     def _send(self, item: Item) -> asyncio.Future[Any]:
         outcome = self._unanswered[id(item)] = self._loop.create_future()
         if not self.writer.offer(item, self):  # the loop must not wait for room: handlers and signals go on
-            waiting = self._loop.run_in_executor(None, self.writer.put, item, self)
+            waiting = self.call(self.writer.put, item, self)
             waiting.add_done_callback(lambda put: self._not_taken(item, put))
         return outcome
 

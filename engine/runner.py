@@ -42,7 +42,8 @@ from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
 from steplog.engine.started import START, attempt_of, goes_on, timeout_s_of
 from steplog.engine.store_clock import JobTime
-from steplog.engine.transactional import TransactionalAttempt, append_and_commit
+from steplog.engine.threads import at_once
+from steplog.engine.transactional import Lost, TransactionalAttempt, append_and_commit
 from steplog.engine.values import load as load_value
 from steplog.engine.vault import Vault
 from steplog.eventstore.chain import Position, end_of, seal
@@ -112,13 +113,14 @@ class Runner:
             clock,
             settings.grace_s,
             self._watch,
-            lambda timeout_s: TransactionalAttempt(store, self, timeout_s),
+            lambda timeout_s, lost: TransactionalAttempt(store, self, timeout_s, lost),
             forks,
+            owned.claim.worker_id,
         )
         self.turn = asyncio.Lock()
         """Whoever has it may append: the loop below, or an attempt whose transaction is to end."""
         self._failure: Exception | None = None
-        self._keeper = StateKeeper(store, settings.store_state_every, owned.loaded.stored_at)
+        self._keeper = StateKeeper(store, outbox, settings.store_state_every, owned.loaded.stored_at)
         self._stop_by: float | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._decided_at = ""
@@ -139,7 +141,7 @@ class Runner:
                 return await self._run()
             except LogRegressed as error:
                 logger.error("%s", error)
-                return await asyncio.to_thread(self._park_regressed)
+                return await at_once(self._park_regressed)
 
     async def _run(self) -> State:
         self._keeper.keep(self.state, self._position, sooner=True)
@@ -167,6 +169,9 @@ class Runner:
                     else:
                         await self._inbox.wait(self._patience_s())
             return self.state
+        except Exception as error:
+            self._failure = self._failure or error  # a transaction that ends from now on records nothing more
+            raise
         finally:
             self._lane.leave(self.state["job_id"])
             self._inbox.close()
@@ -293,7 +298,7 @@ class Runner:
         """Fold what others appended; where it cannot be read now, the next append meets the store and waits for it."""
         read, self._tail = self._store.read, []
         try:
-            tail = await asyncio.to_thread(lambda: list(read(self.state["job_id"], self._position.version)))
+            tail = await self._outbox.call(lambda: list(read(self.state["job_id"], self._position.version)))
         except StoreDamaged:
             raise
         except StoreUnavailable as error:
@@ -322,33 +327,37 @@ class Runner:
 
     # --- append inside a handler's transaction -----------------------------------------------------------------------
 
-    async def record(self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction) -> bool:
+    async def record(
+        self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction, lost: Lost
+    ) -> bool:
         """Append the fact as the last statement of its attempt's transaction; whether that is committed.
 
         In the job's turn alone. Raises StoreError where the store refuses the transaction: nothing of it is stored.
         """
         try:
-            return await self._record(happened, transaction)
+            return await self._record(happened, transaction, lost)
         except (OwnershipLost, JobNotFound, LogError, StoreUnavailable) as error:
             self._fail(error)
             return False
         finally:
             self._inbox.wake()
 
-    async def _record(self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction) -> bool:
+    async def _record(
+        self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction, lost: Lost
+    ) -> bool:
         while happened.of in in_progress(self.state) and not self._gives_up():
             entries = self._inbox.entries()
             self._asking.forget_all()  # the handler has changed the context that conditions were asked about
             decision = self._decide(_with(happened, [entry.fact for entry in entries]))
             item = self._item(decision)
             try:
-                end = await self._loop.run_in_executor(None, append_and_commit, transaction, item)
+                end = await at_once(append_and_commit, transaction, item)
             except StoreDamaged:
                 raise
             except StoreUnavailable as error:
                 logger.warning("%s; the log will tell whether it was committed (job %s)", error, item.job_id)
-                await self._loop.run_in_executor(None, transaction.roll_back)
-                return await self._settle(self.interruption(happened.of), decision, item, entries)
+                await at_once(transaction.roll_back)
+                return await self._settle(happened.of, lost(error), decision, item, entries)
             if end.code is Code.STORED:
                 self._adopt(decision, item)
                 self._inbox.acknowledge(entries, decision.unrecorded)
@@ -361,21 +370,21 @@ class Runner:
         return False
 
     async def _settle(
-        self, unknown: fact.CommitUnknown, decision: Decision, item: Append, entries: Sequence[Entry]
+        self, of: AttemptId, lost: Fact, decision: Decision, item: Append, entries: Sequence[Entry]
     ) -> bool:
         """Whether the transaction that was to end in that append is committed, by the log alone.
 
         The append itself is never sent again: without the transaction it would store a completion without its effect.
-        An interruption is, in its place: where that is stored, the transaction can never be committed.
+        That it was lost is, in its place: where that is stored, the transaction can never be committed.
         """
-        while unknown.of in in_progress(self.state):
+        while of in in_progress(self.state):
             self._asking.forget_all()  # they were asked about the context that it would leave
-            interruption = self._decide([unknown])
-            instead = self._item(interruption)
+            loss = self._decide([lost])
+            instead = self._item(loss)
             code = await self._send(instead)
             if code is Code.STORED:
-                self._adopt(interruption, instead)
-                self._follow(interruption.events, interruption.state)
+                self._adopt(loss, instead)
+                self._follow(loss.events, loss.state)
                 return False
             if code not in (Code.CONFLICT, Code.FENCED):  # fenced it is, too, where that append ended the job
                 raise self._refusal(code)
@@ -392,10 +401,6 @@ class Runner:
             if code is Code.FENCED:
                 raise self._refusal(code)
         return False
-
-    def interruption(self, of: AttemptId) -> fact.CommitUnknown:
-        """What happened to an attempt whose transaction was lost."""
-        return fact.CommitUnknown(of, self._claim.worker_id)
 
     def _gives_up(self) -> bool:
         return self._stop_by is not None and self._loop.time() >= self._stop_by

@@ -27,6 +27,7 @@ from steplog.engine.runner import Owned
 from steplog.engine.schedules import Firing
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
+from steplog.engine.threads import at_once
 from steplog.engine.worker import Worker
 from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.errors import (
@@ -180,7 +181,7 @@ class Serving:
             room, found, claimed = self._concurrency - len(self._running), None, 0
             if room:
                 try:
-                    found, owned = await asyncio.to_thread(self._look_and_claim, room)
+                    found, owned = await at_once(self._look_and_claim, room)
                 except StoreDamaged:
                     raise
                 except WorkerDead:
@@ -370,7 +371,7 @@ class Serving:
             logger.warning("%s", error)
         except Exception as error:
             logger.error("the run of job %s broke off, others may take it up: %s", job_id, error, exc_info=error)
-            await asyncio.to_thread(self._give_up, owned)
+            await at_once(self._give_up, owned)
 
     def _give_up(self, owned: Owned) -> None:
         job_id = owned.loaded.state["job_id"]
@@ -407,7 +408,7 @@ class Serving:
         if left:
             await asyncio.wait(left)
         if left or self._worker.stopped_by is not None:
-            await asyncio.to_thread(self._worker.store.hint)
+            await at_once(self._worker.store.hint)
 
 
 def _one_of_each(due: Sequence[Head], turn: int) -> Iterator[Head]:

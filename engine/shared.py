@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from steplog.engine.config import store_url
 from steplog.engine.settings import Settings
+from steplog.engine.threads import at_once
 from steplog.engine.worker import Worker
 from steplog.eventstore.connect import open_store
 from steplog.eventstore.store import Store
@@ -92,7 +93,7 @@ class _LoopWorkers:
             self._stop_listening()
 
     async def _open(self, store: Store | str, settings: Settings) -> Worker:
-        worker = await asyncio.to_thread(_entered, store, settings)
+        worker = await at_once(_entered, store, settings)
         for number in self._signals:
             worker.stop(number)
         return worker
@@ -143,7 +144,7 @@ async def _close(place: _Place) -> None:
     if worker is None:
         return
     try:
-        await asyncio.to_thread(worker.__exit__, None, None, None)
+        await at_once(worker.__exit__, None, None, None)
     finally:
         if place.owns_store:
             worker.store.close()

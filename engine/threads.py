@@ -1,4 +1,7 @@
-"""Plain handlers in threads: one each, waited for from the event loop."""
+"""Threads of the engine's own: for plain handlers, and for what must not wait until handlers leave a pool.
+
+The event loop's default pool is the handlers' (`asyncio.to_thread`): they may fill it for as long as they like.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,13 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar, TypeVarTuple
 
 from steplog.engine.facts import Fact
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 logger = logging.getLogger("steplog.engine")
 
@@ -41,3 +48,28 @@ def in_thread(call: Callable[[], Fact | None], name: str) -> asyncio.Future[Fact
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(body,), name=name, daemon=True).start()
     return ended
+
+
+def at_once(call: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
+    """Run in a thread of its own that begins now: others in a pool may be waiting for what this call ends."""
+    return asyncio.get_running_loop().run_in_executor(_EACH_ITS_OWN, call, *args)
+
+
+class _EachItsOwn(Executor):
+    """A thread for every call; one that does not end does not keep the process alive."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        called: Future[T] = Future()
+        called.set_running_or_notify_cancel()  # it is called, whoever stops waiting
+
+        def body() -> None:
+            try:
+                called.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # whatever it is, somebody waits for this thread
+                called.set_exception(error)
+
+        threading.Thread(target=body, name="steplog-call", daemon=True).start()
+        return called
+
+
+_EACH_ITS_OWN = _EachItsOwn()

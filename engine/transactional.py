@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from steplog.engine import facts as fact
 from steplog.engine.errors import AttemptOver
-from steplog.engine.facts import AttemptId, Fact
+from steplog.engine.facts import Fact
+from steplog.engine.threads import at_once
 from steplog.engine.transaction import Transaction
 from steplog.eventstore.errors import StoreDamaged, StoreUnavailable, TransactionClosed
 from steplog.eventstore.events import Event
@@ -71,34 +72,38 @@ def _expected(recording: asyncio.Future[bool]) -> None:
         recording.exception()
 
 
+Lost = Callable[[StoreUnavailable], Fact]
+"""What is recorded of an attempt whose transaction was lost by that error."""
+
+
 class Recorder(Protocol):
     """The runner, as an attempt sees it."""
 
     turn: asyncio.Lock
     """Whoever has it may append to the job's log."""
 
-    async def record(self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction) -> bool:
+    async def record(
+        self, happened: fact.Completed | fact.CheckpointReached, transaction: StoreTransaction, lost: Lost
+    ) -> bool:
         """Append the fact as the transaction's last statement; whether that is committed. Only in the job's turn.
 
-        Raises what made the store refuse it.
+        Where the transaction is lost, what `lost` makes of that is recorded instead. Raises what made the store refuse
+        it.
         """
-        ...
-
-    def interruption(self, of: AttemptId) -> fact.CommitUnknown:
-        """What happened to an attempt whose transaction was lost."""
         ...
 
 
 class TransactionalAttempt:
     """A context manager around the attempt: at its end, whatever happened, nothing of it is open any more."""
 
-    def __init__(self, store: Store, recorder: Recorder, timeout_s: float | None) -> None:
+    def __init__(self, store: Store, recorder: Recorder, timeout_s: float | None, lost: Lost) -> None:
         self.transaction = Transaction(self._current)
         self.limit_s = timeout_s or 0.0
         """How long the handler may take; where only the store has a limit, each of its transactions."""
         self._store = store
         self.recorder = recorder
         self._timeout_s = timeout_s
+        self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._open: StoreTransaction | None = None
         self._over = False
@@ -126,7 +131,7 @@ class TransactionalAttempt:
             async with self._recording:  # a commit that is under way is waited for
                 pass
         finally:
-            ended = self._loop.run_in_executor(None, self.end)
+            ended = at_once(self.end)
             ended.add_done_callback(lambda _: self._give_turn())
             await asyncio.shield(ended)  # whoever waits may be cancelled: what is open must not stay so
 
@@ -229,7 +234,7 @@ class TransactionalAttempt:
         async with self._recording:
             await self._take_turn()
             try:
-                return await self.recorder.record(happened, self._current())
+                return await self.recorder.record(happened, self._current(), self._lost)
             finally:
                 self._give_turn()
 

@@ -74,6 +74,8 @@ class Worker:
         self._heart.join()
         self._isolation.close()
         self.writer.close()
+        if self._outbox is not None:
+            self._outbox.close()
         try:
             self.store.retire_worker(self.worker_id)
         except StoreError as problem:
@@ -148,7 +150,7 @@ class Worker:
         return runner
 
     def outbox(self) -> Outbox:
-        """The running event loop's way to the writer; the worker's jobs all run on one loop."""
+        """The running event loop's way to the store; the worker's jobs all run on one loop."""
         if self._outbox is None:
             self._outbox = Outbox(self.writer)
         return self._outbox

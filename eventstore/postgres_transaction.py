@@ -49,7 +49,7 @@ select current_setting('synchronous_commit'), current_setting('transaction_read_
 
 # The handler may have changed any setting of its transaction, and with one of them how durable its commit is.
 _READY = """
-select current_setting('steplog.transaction', true),
+select current_setting('steplog.transaction', true), current_setting('transaction_read_only'),
        set_config('lock_timeout', %(lock_ms)s, true),
        set_config('statement_timeout', %(statement_ms)s, true),
        set_config('synchronous_commit', %(synchronous_commit)s, true)
@@ -228,10 +228,12 @@ class PostgresTransaction:
             "statement_ms": str(self._lock_ms + 20_000),
             "synchronous_commit": self._synchronous_commit,
         }
-        ((token, *_),) = self._run(_READY, settings)
+        ((token, read_only, *_),) = self._run(_READY, settings)
         if token != self._token:
             self._ended = TransactionEnded()
             raise self._ended
+        if read_only != "off":
+            raise StatementFailed("the handler made its transaction read only: its completion cannot be put in")
 
     def _lock_head(self, job_id: str) -> bool:
         """Wait for the head, from inside a savepoint: a lock that is not had in time must not cost the transaction."""

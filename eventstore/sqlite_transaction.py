@@ -68,11 +68,11 @@ class SQLiteTransaction:
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Rows:
         query = _query(statement, [parameters])
-        with self._statement():
+        goes_back = _BACK_TO_SAVEPOINT.match(statement) is not None
+        with self._statement(goes_back=goes_back):
             cursor = self._connection.execute(query, parameters)
             rows = Rows(cursor.fetchall(), cursor.rowcount)
-        # SQLite itself goes on behind a statement that failed. PostgreSQL does not, and handlers are to run on both.
-        if self._failed is not None and _BACK_TO_SAVEPOINT.match(statement):
+        if goes_back:
             self._failed = None
         return rows
 
@@ -88,6 +88,7 @@ class SQLiteTransaction:
         with self._own_statement():
             if self._failed is not None:
                 raise self._spoiled()
+            self._connection.execute("PRAGMA query_only = OFF")  # the handler may have said that it only reads
             return self._ending.append(item)
 
     def tail(self, job_id: str, known: Position) -> list[Event]:
@@ -115,10 +116,16 @@ class SQLiteTransaction:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _statement(self) -> Iterator[None]:
-        """For a statement of the handler's: its errors, and whether the transaction is still there."""
+    def _statement(self, *, goes_back: bool = False) -> Iterator[None]:
+        """For a statement of the handler's: its errors, and whether the transaction is still there.
+
+        SQLite itself goes on behind a statement that failed. PostgreSQL does not until one goes back to a savepoint set
+        before, and handlers are to run on both.
+        """
         with self._busy:
             self._refuse_unless_open()
+            if self._failed is not None and not goes_back:
+                raise self._spoiled()
             try:
                 yield
             except _REFUSALS as error:
@@ -139,7 +146,7 @@ class SQLiteTransaction:
             return TransactionClosed()
         code = getattr(error, "sqlite_errorname", None)
         failure = StatementFailed(f"{type(error).__name__}: {error}", code=code)
-        if code is not None:  # else it never came to SQLite
+        if not _is_of_a_value(error):
             self._failed = self._failed or failure
         return failure
 
@@ -156,6 +163,12 @@ class SQLiteTransaction:
         if not self._let_go:
             self._let_go = True
             self._ending.let_go()
+
+
+def _is_of_a_value(error: Exception) -> bool:
+    """Whether a parameter was refused, by the driver: its statement never came to be one."""
+    refused = (OverflowError, ValueError, sqlite3.InterfaceError)
+    return isinstance(error, refused) or str(error).startswith("Error binding")
 
 
 def _query(statement: str, each: Sequence[Sequence[Any]]) -> str:

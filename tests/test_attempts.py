@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from test_interruptions import Job
 
@@ -32,7 +32,7 @@ def test_an_attempt_settled_before_its_handler_began_leaves_its_place() -> None:
         (of,) = in_progress(job.state)
         watch = watch_of(wf, job.state, Claim("w", 1, "c"))
         inbox, vault, clock = Inbox(asyncio.get_running_loop()), new_vault("j1"), VirtualClock()
-        attempts = Attempts(wf, inbox, None, vault, clock, 60.0, watch, lambda timeout_s: None, Isolation())  # type: ignore[arg-type, return-value]  # none is transactional
+        attempts = Attempts(wf, inbox, None, vault, clock, 60.0, watch, cast(Any, None), Isolation(), "w")
         attempts.start(of, job.state, None)
         attempts.abandon(of)
         await attempts.close()

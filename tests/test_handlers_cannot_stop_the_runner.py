@@ -159,6 +159,39 @@ def test_an_attempt_for_which_there_is_no_thread_has_failed(monkeypatch: pytest.
     assert sub_step_of(run(wf), "plain")["error"]["message"] == "can't start new thread"
 
 
+@pytest.mark.parametrize("timeout", [None, "1h"])
+@pytest.mark.parametrize("by", ["itself", "others"])
+def test_a_handler_that_is_cancelled_and_not_by_the_engine_has_failed(timeout: Any, by: str) -> None:
+    wf = Workflow("cancelled by others")
+
+    @wf.sub_step(timeout=timeout, optional=True)
+    async def handler() -> None:
+        own: Any = asyncio.current_task()
+        if by == "itself":
+            own.cancel()
+        else:
+            asyncio.get_running_loop().call_soon(own.cancel)
+        await asyncio.sleep(DONE_S_MAX)
+
+    step = sub_step_of(run(wf), "handler")
+
+    assert (step["status"], step["error"]["type"]) == ("failed", "CancelledError")
+    assert "not by steplog" in step["error"]["message"]
+
+
+@pytest.mark.parametrize("timeout", [None, "1h"])
+def test_a_handler_that_cancels_itself_and_returns_has_completed(timeout: Any) -> None:
+    wf = Workflow("cancelled in vain")
+
+    @wf.sub_step(timeout=timeout)
+    async def handler() -> int:
+        own: Any = asyncio.current_task()
+        own.cancel()
+        return 7
+
+    assert run(wf).result(handler) == 7
+
+
 def test_a_handler_that_does_not_let_itself_be_cancelled_does_not_keep_the_caller() -> None:
     wf = Workflow("stubborn")
 

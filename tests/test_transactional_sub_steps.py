@@ -460,7 +460,7 @@ def test_a_checkpoint_of_a_handler_that_outlives_its_run_is_not_waited_for(
         return asked or ask(recording, of)
 
     async def begin() -> TransactionalAttempt:
-        return TransactionalAttempt(MemoryStore(SystemClock()), cast(Any, None), None)
+        return TransactionalAttempt(MemoryStore(SystemClock()), cast(Any, None), None, cast(Any, None))
 
     attempt = loop.run_until_complete(begin())
     refused: list[str] = []
@@ -485,7 +485,7 @@ def test_what_was_waiting_for_its_turn_when_its_attempt_ended_is_no_surprise(tim
     async def end_while_it_waits() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, said: surprises.append(said))
         recorder: Any = SimpleNamespace(turn=asyncio.Lock())
-        attempt = TransactionalAttempt(MemoryStore(SystemClock()), recorder, None)
+        attempt = TransactionalAttempt(MemoryStore(SystemClock()), recorder, None, cast(Any, None))
         await recorder.turn.acquire()
         recording = asyncio.create_task(attempt.record(CheckpointReached(AttemptId("main", "book", 1, 1), 1, {})))
         await asyncio.sleep(0)

@@ -43,13 +43,13 @@ def draw_story(seed: int) -> Story:
     """The story of that seed, always the same."""
     random = Random(seed)
     deadline_s = random.choice((*(None,) * 12, 3.0, 12.0))
-    compensate_on: Any = random.choice((*((),) * 6, ("failed",), ("cancelled", "failed"), ("cancelled", "failed")))
+    compensate_on: Any = random.choice((*((),) * 4, ("failed",), ("cancelled", "failed"), ("cancelled", "failed")))
     phases = _phases(random, late=deadline_s is not None, undone=bool(compensate_on))
     keys = [key for phase in phases for step in phase.sub_steps for key in _keys(phase, step)]
     return Story(
         phases=phases,
         faults=tuple(_fault(random, keys) for _ in range(random.choice((0, 1, 1, 2, 2, 3, 4, 6)))),
-        by_hand=tuple(draw_action(random, keys) for _ in range(random.choice((0, 0, 0, 1, 2, 3)))),
+        by_hand=tuple(draw_action(random, keys) for _ in range(random.choice((0, 0, 1, 1, 2, 3)))),
         resumes=random.choice((0, 0, 1, 2)),
         recovery_s=random.choice((0.0, 0.0, 0.5, 20.0)),
         luck=random.randrange(1 << 32),
@@ -160,7 +160,7 @@ def _script(random: Random, may_time_out: bool, transactional: bool) -> Script:
     stubborn = random.random() < (0.4 if may_time_out else 0.05)
     if may_time_out and random.random() < 0.5:
         deeds.append(Sleep(random.choice((2.5, 5.0, 30.0))))
-    rare = "unrecordable" if random.random() < 0.5 else "kill"
+    rare = random.choice(("unrecordable", "kill", "refused" if transactional else "cancel"))
     ends: Any = ("return",) * 12 + ("raise",) * 3 + ("fatal", "skip", rare)
     return Script(tuple(deeds), random.choice(ends), stubborn)
 
@@ -185,7 +185,7 @@ def _deed(random: Random) -> Deed:
 
 
 def _fault(random: Random, keys: list[str]) -> Fault:
-    match random.randrange(12):
+    match random.randrange(13):
         case 0 | 1 | 2 | 3 | 4:
             meanwhile = _meanwhile(random, nothing=2)
             return AppendFault(
@@ -205,7 +205,7 @@ def _fault(random: Random, keys: list[str]) -> Fault:
             meanwhile = _meanwhile(random, nothing=8)
             return TransactionFault(
                 random.randrange(1, TRANSACTIONS),
-                random.choice(("broken", "busy", "lost", "unanswered", "late", "late and lost")),
+                random.choice(("broken", "busy", "refused", "lost", "unanswered", "late", "late and lost")),
                 random.choice((0.05, 0.5, 3.0)),
                 meanwhile,
                 draw_action(random, keys) if meanwhile == "operator" else None,
@@ -217,6 +217,6 @@ def _fault(random: Random, keys: list[str]) -> Fault:
 
 
 def _meanwhile(random: Random, *, nothing: int) -> Meanwhile:
-    kinds: Any = ("nothing",) * nothing + ("operator",) * 3 + ("crash",) * 3 + ("robbery",) * 2 + ("stop",)
+    kinds: Any = ("nothing",) * nothing + ("operator",) * 4 + ("crash",) * 3 + ("robbery",) * 2 + ("stop",)
     chosen: Meanwhile = random.choice(kinds)
     return chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 from simulation.notes import Asked, Call, Kept, Listed, Notes, Outcome
@@ -24,6 +24,7 @@ from simulation.story import (
     WaitStory,
     Write,
 )
+from simulation.transacting import REFUSED
 from simulation.turns import current
 
 from steplog.engine.context import Context
@@ -262,8 +263,11 @@ async def _perform(script: Script, step: Step[Any, Shared], call: Call, around: 
         if script.end == "kill":
             around.kill()
             await asyncio.get_running_loop().create_future()
+        if script.end == "cancel":
+            cast(Any, asyncio.current_task()).cancel()
+            await asyncio.sleep(0.0)
     except asyncio.CancelledError:
-        _end(call, "cancelled", step, around)
+        _end(call, "cancelled" if step.cancelled else "own cancel", step, around)
         raise
     except AttemptOver:
         _end(call, "over", step, around)
@@ -279,6 +283,8 @@ def _perform_inside(script: Script, step: Step[Any, Shared], tx: Transaction, ca
         if script.end == "kill":
             around.kill()
             current().stand()
+        if script.end == "refused":
+            tx.execute(REFUSED)
     except (AttemptOver, StoreError):
         _end(call, "over", step, around)
         raise
@@ -356,6 +362,9 @@ def _conclude(script: Script, step: Step[Any, Shared], call: Call, around: Surro
         case "unrecordable":
             _end(call, "unrecordable", step, around)
             return object()
+        case "refused":
+            _end(call, "refused", step, around)
+            return call.result
         case _:
             _end(call, "return", step, around)
             return call.result

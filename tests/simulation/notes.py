@@ -9,8 +9,10 @@ from typing import Any, Literal
 from steplog.eventstore.events import Event
 from steplog.projections.state import State
 
-Outcome = Literal["return", "raise", "fatal", "skip", "unrecordable", "cancelled", "over"]
-"""How a call ended; over: the engine told it that the attempt was settled otherwise."""
+Outcome = Literal["return", "raise", "fatal", "skip", "unrecordable", "own cancel", "refused", "cancelled", "over"]
+"""How a call ended; refused: it returned, and the store could not take its transaction's end; cancelled: by the engine,
+over: which told it that the attempt was settled otherwise.
+"""
 
 Values = dict[str, Any]
 

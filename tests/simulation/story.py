@@ -56,7 +56,8 @@ class Effect:
 
 
 Deed = Sleep | Write | Checkpoint | Progress | Log | Effect
-End = Literal["return", "raise", "fatal", "skip", "unrecordable", "kill"]
+End = Literal["return", "raise", "fatal", "skip", "unrecordable", "cancel", "refused", "kill"]
+"""cancel: it cancels its own task; refused: the store takes nothing more in its transaction, and it returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +209,13 @@ class ReadFault:
 class TransactionFault:
     """What happens to the `number`-th transaction of a handler.
 
-    broken: its connection breaks at a statement; busy: the head is not had in time, once; lost: its commit is not
-    carried out, and nobody knows; unanswered: it is, and nobody knows; late, or late and lost: that takes seconds, in
-    which the head is locked. What happens meanwhile happens right after.
+    broken: its connection breaks at a statement; busy: the head is not had in time, once; refused: the store is not
+    able to take its append; lost: its commit is not carried out, and nobody knows; unanswered: it is, and nobody knows;
+    late, or late and lost: that takes seconds, in which the head is locked. What happens meanwhile happens right after.
     """
 
     number: int
-    kind: Literal["broken", "busy", "lost", "unanswered", "late", "late and lost"]
+    kind: Literal["broken", "busy", "refused", "lost", "unanswered", "late", "late and lost"]
     seconds: float
     meanwhile: Meanwhile = "nothing"
     action: Action | None = None

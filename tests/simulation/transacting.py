@@ -17,6 +17,8 @@ from steplog.eventstore.stream import Mark, judge
 from steplog.eventstore.transaction import Rows
 from steplog.testing.memory import MemoryStore
 
+REFUSED = "take nothing more"
+"""A statement after which the store cannot take the transaction's end."""
 WAIT_S = 0.05
 """How often somebody looks whether a lock is free."""
 TIMEOUT_S = 5.0
@@ -54,6 +56,7 @@ class Transacting:
         self._effects: list[int] = []
         self._item: Append | None = None
         self._over = False
+        self._takes_no_end = False
         self._comes_late: Callable[[], None] | None = None
         while alone and database.holder is not None:
             current().sleep(WAIT_S)
@@ -67,7 +70,9 @@ class Transacting:
         if self._struck("broken"):
             self.is_lost = True
             self._refuse_unless_open()
-        self._effects.append(parameters[0])
+        if statement == REFUSED:
+            self._takes_no_end = True
+        self._effects += parameters
         return Rows([], 1)
 
     def execute_many(self, statement: str, each: Iterable[Sequence[Any]]) -> Rows:
@@ -77,6 +82,8 @@ class Transacting:
 
     def append(self, item: Append) -> Answer:
         self._refuse_unless_open()
+        if self._takes_no_end or self._struck("refused"):
+            raise StoreUnavailable("the store cannot take it")
         store = self._database.store
         if self._database.holder is not None:
             self._database.holder.end()

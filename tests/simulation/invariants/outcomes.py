@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulation.invariants.terms import REAL, SLACK_S, Broken
+from simulation.invariants.terms import ERRORS, REAL, SLACK_S, Broken
 from simulation.notes import Call
 from simulation.reading import Reading, attempt_of, group_of, key_of
 from simulation.transacting import TIMEOUT_S
@@ -11,13 +11,6 @@ from simulation.world import SETTINGS
 from steplog.engine.attempts import ENDING_S_MAX
 from steplog.eventstore.clock import seconds_between
 from steplog.eventstore.events import Event
-
-_ENDS = {
-    "raise": ("RuntimeError", True),
-    "fatal": ("Fatal", False),
-    "unrecordable": ("PayloadRefused", False),
-    "over": ("AttemptOver", False),
-}
 
 
 def an_outcome_is_what_the_handler_did(told: Reading) -> Broken:
@@ -50,7 +43,7 @@ def _failed_so(told: Reading, place: int, event: Event, call: Call | None) -> bo
         return told.sub_steps[key].on_interrupt == "fail" and told.log[place - 1].type == "SubStepInterrupted"
     if call is None:
         return told.sub_steps[key].when == "raises"
-    return (error["type"], error["retryable"]) == _ENDS.get(call.outcome or "")
+    return (error["type"], error["retryable"]) == ERRORS.get(call.outcome or "")
 
 
 def no_outcome_is_lost(told: Reading) -> Broken:

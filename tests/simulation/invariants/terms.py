@@ -20,8 +20,17 @@ SUSPECT_AFTER = 2
 STOPS_WITHIN_S = SETTINGS.heartbeat_s + 6.0
 """A former owner hears of it by its heartbeat; an append in flight and a handler's clean-up may take a while more."""
 STOPS = frozenset({"JobCompleted", "JobFailed", "JobParked", "JobPaused", "JobCancelled"})
-REAL = frozenset({"return", "raise", "fatal", "skip", "unrecordable"})
+REAL = frozenset({"return", "raise", "fatal", "skip", "unrecordable", "own cancel"})
 """Outcomes of handlers that ended by themselves."""
+ERRORS = {
+    "raise": ("RuntimeError", True),
+    "fatal": ("Fatal", False),
+    "unrecordable": ("PayloadRefused", False),
+    "own cancel": ("CancelledError", False),
+    "refused": ("StoreUnavailable", True),
+    "over": ("AttemptOver", False),
+}
+"""By outcome that is a failure, the type of its error and whether that is tried again."""
 
 
 def looked_for_s(told: Reading) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from simulation.invariants.terms import SLACK_S, STOPS, Broken
+from simulation.invariants.terms import ERRORS, SLACK_S, STOPS, Broken
 from simulation.notes import AttemptId, Call
 from simulation.reading import Reading, attempt_of, key_of
 
@@ -96,8 +96,7 @@ def _failed_so(told: Reading, event: Event, call: Call) -> bool:
         case "ContextReadOnly":
             return call.outcome in ("return", "unrecordable") and _wrote(call)
         case _:
-            ends = {"raise": "RuntimeError", "fatal": "Fatal", "unrecordable": "PayloadRefused", "over": "AttemptOver"}
-            return bool(kind == ends.get(call.outcome or ""))
+            return ERRORS.get(call.outcome or "") == (kind, event.data["error"]["retryable"])
 
 
 def a_compensation_is_tried_as_often_and_as_late_as_said(told: Reading) -> Broken:
