@@ -6,6 +6,7 @@ Runs that are awaited together go through one writer, whose running commit gathe
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Hashable
@@ -100,6 +101,11 @@ class _LoopWorkers:
 
     # --- signals -----------------------------------------------------------------------------------------------------
 
+    @property
+    def listens(self) -> bool:
+        """Whether any signal of this process is heard here."""
+        return bool(self._heard_before)
+
     def _listen(self) -> None:
         self._signals.clear()
         if threading.current_thread() is threading.main_thread():
@@ -151,3 +157,14 @@ async def _close(place: _Place) -> None:
 
 
 _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWorkers] = WeakKeyDictionary()
+
+
+def _listen_no_more() -> None:
+    """In a child that a handler forked: what it is sent would wake the parent's loop, whose socket it has."""
+    if any(workers.listens for workers in _of_loop.values()):
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_listen_no_more)

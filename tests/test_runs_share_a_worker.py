@@ -39,6 +39,28 @@ async def main() -> None:
 asyncio.run(main())
 """
 
+FORKS = """
+import os, signal, sys
+from steplog import Workflow
+
+wf = Workflow("forks")
+
+@wf.sub_step
+def fork_and_end() -> int:
+    said, says = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(says, b"here")
+        signal.pause()
+        os._exit(0)
+    os.read(said, 4)
+    os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+job = wf.run(store="sqlite:///" + sys.argv[1])
+print(job.status, job.result(fork_and_end))
+"""
+
 
 class Gate:
     """A workflow whose jobs wait inside their only sub-step."""
@@ -243,6 +265,13 @@ def test_a_signal_hands_every_job_back(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "log.db")
     assert [head.columns.status for head in store.heads(HeadQuery())] == ["queued", "queued"]
     store.close()
+
+
+def test_a_signal_to_a_process_that_a_handler_forked_ends_that_and_not_the_job(tmp_path: Path) -> None:
+    """It has the socket through which signals wake the loop: what multiprocessing's pools do to their processes."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKS, str(tmp_path / "log.db")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert said.stdout == f"completed {-signal.SIGTERM}\n"
 
 
 def test_a_job_is_handed_back_only_when_its_cancelled_handlers_have_cleaned_up(store: Store) -> None:
