@@ -14,6 +14,7 @@ import click
 
 from steplog.commands.seeing import note_fleet
 from steplog.commands.sharing import console_of, count_of_jobs, projections_of, store_of
+from steplog.eventstore.disk import flush
 from steplog.terminal.command import Command, log_to_stderr
 from steplog.terminal.console import Console
 
@@ -265,8 +266,8 @@ def write_whole(out: Path, lines: Iterable[bytes]) -> None:
     try:
         with part.open("wb") as file:
             file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        flush(part)
         part.replace(out)
+        flush(out.absolute().parent)
     finally:
         part.unlink(missing_ok=True)

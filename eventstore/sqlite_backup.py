@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
+from steplog.eventstore.disk import flush
 from steplog.eventstore.errors import StoreUnavailable
 from steplog.eventstore.sqlite_errors import translated
 
@@ -23,19 +24,11 @@ def back_up(source: sqlite3.Connection, path: Path) -> None:
             source.backup(copy)
             # One file, nothing beside it; whoever opens it switches it to WAL again.
             copy.execute("PRAGMA journal_mode = DELETE")
-        _flush(part)
+        flush(part)
         os.link(part, path)
-        _flush(path.absolute().parent)
+        flush(path.absolute().parent)
     except OSError as error:
         raise StoreUnavailable(f"the backup cannot be written: {error}") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

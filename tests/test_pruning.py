@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -156,6 +157,32 @@ def _as(dsn: str, role: str) -> str:
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_export_is_on_the_disk_under_its_name_before_events_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wf, done = Workflow("cooking"), []
+    wf.sub_step(name="chop")(lambda: None)
+    real_prune, real_fsync = SQLiteStore.prune, os.fsync
+
+    def prune(store: SQLiteStore, job_id: str, at: Position) -> bool:
+        done.append("removed")
+        return real_prune(store, job_id, at)
+
+    def fsync(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        real_fsync(descriptor)
+
+    monkeypatch.chdir(tmp_path)
+    with closing(SQLiteStore(tmp_path / "steplog.db")) as store:
+        run_blocking(wf, None, store=store)
+    monkeypatch.setattr(SQLiteStore, "prune", prune)
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    CliRunner().invoke(main, ["db", "prune", "--older-than", "2999-01-01", "--export", "old.jsonl"])
+
+    assert done == ["old.jsonl.part", tmp_path.name, "removed"]
 
 
 def test_prune_as_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
