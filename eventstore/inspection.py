@@ -44,7 +44,7 @@ class Inspection(Protocol):
         ...
 
     def states(self, job_id: str) -> Iterator[StoredState]:
-        """The job's stored states of every reducer, by version. Raises DamagedLog at one that is no JSON."""
+        """The job's stored states of every reducer, by version. Raises DamagedLog at one that was altered."""
         ...
 
     def key(self, workflow: str, key: str) -> Key | None:

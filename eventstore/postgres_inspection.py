@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import orjson
-
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.inspection import PAGE_JOBS, Key, StoredState, one_by_one
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_tables import job_uuid
 from steplog.eventstore.rows import Row, StoredRow, as_row
+from steplog.eventstore.states import audited_state
 
 _NIL = "00000000-0000-0000-0000-000000000000"
 
@@ -35,7 +33,7 @@ order by known.job_id limit %(limit)s
 """
 
 _NEXT_STATE = """
-select version, reducer_version, hash, {s}.instant(recorded_at), state::text from {s}.snapshots
+select version, reducer_version, hash, {s}.instant(recorded_at), state::text, digest from {s}.snapshots
 where job_id = %s and (version, reducer_version) > (%s, %s)
 order by version, reducer_version limit 1
 """
@@ -68,12 +66,8 @@ class PostgresInspection:
         rows = self._run(_NEXT_STATE, [job_id, *after])
         if not rows:
             return None
-        version, reducer_version, hash, recorded_at, text = rows[0]
-        try:
-            state = orjson.loads(text)
-        except ValueError as error:
-            raise DamagedLog(job_id, version, f"the state stored there is no JSON: {error}") from error
-        return StoredState(job_id, Position(version, hash, recorded_at), reducer_version, state)
+        version, reducer_version, hash, recorded_at, text, digest = rows[0]
+        return audited_state(job_id, reducer_version, Position(version, hash, recorded_at), text, digest)
 
     def key(self, workflow: str, key: str) -> Key | None:
         rows = self._run(_KEY, [workflow, key])

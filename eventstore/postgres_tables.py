@@ -9,12 +9,13 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import DamagedLog, JobNotFound, StoreError
+from steplog.eventstore.errors import JobNotFound, StoreError
 from steplog.eventstore.finding import oldest_id
 from steplog.eventstore.heads import HEAD_COLUMNS, counted
 from steplog.eventstore.postgres_connections import Run
 from steplog.eventstore.postgres_documents import item_parameters
 from steplog.eventstore.rows import StoredRow
+from steplog.eventstore.states import ANY_BUT_STORED, decode_state, encode_state
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -210,7 +211,7 @@ _OPENED = """
 with head as (
     select version, hash, least(%(until)s::bigint, version) as until from {s}.jobs where job_id = %(job_id)s::uuid
 ), latest as (
-    select s.version, s.hash, s.recorded_at, s.state
+    select s.version, s.hash, s.recorded_at, s.state, s.digest
     from {s}.snapshots as s join {s}.events as e on e.job_id = s.job_id and e.version = s.version and e.hash = s.hash
     where s.job_id = %(job_id)s::uuid and s.reducer_version = %(reducer_version)s
         and s.version <= (select until from head)
@@ -218,7 +219,7 @@ with head as (
 )
 select 0, version, null, null, null::integer, null, null, hash from head
 union all
-select 1, version, null, null, null::integer, {s}.instant(recorded_at), state::text, hash from latest
+select 1, version, null, digest, null::integer, {s}.instant(recorded_at), state::text, hash from latest
 union all (
     select 2, version, event_id::text, type, schema_version, {s}.instant(recorded_at), data::text, hash
     from {s}.events
@@ -229,8 +230,8 @@ order by 1, 2
 """
 
 _INSERT_STATE = """
-insert into {s}.snapshots (job_id, reducer_version, version, hash, recorded_at, state)
-select job_id, %s, version, hash, recorded_at, %s from {s}.events
+insert into {s}.snapshots (job_id, reducer_version, version, hash, recorded_at, state, digest)
+select job_id, %s, version, hash, recorded_at, %s, %s from {s}.events
 where job_id = %s and version = %s and hash = %s
 on conflict do nothing
 """
@@ -250,28 +251,20 @@ def open_job(
     if not found:
         raise JobNotFound(job_id)
     _, head_version, *_, head_hash = found.pop(0)
-    stored = _stored(job_id, reducer_version, found.pop(0)) if found and found[0][0] == 1 else None
+    stored: StoredState | None = None
+    if found and found[0][0] == 1:
+        _, version, _, digest, _, recorded_at, text, hash = found.pop(0)
+        stored = decode_state(job_id, reducer_version, Position(version, hash, recorded_at), text, digest)
+        if stored is None:
+            return open_job(run, job_id, ANY_BUT_STORED, until, limit)
     return head_version, head_hash, stored, [row[1:] for row in found]
-
-
-def _stored(job_id: str, reducer_version: int, row: Sequence[Any]) -> StoredState:
-    _, version, _, _, _, recorded_at, text, hash = row
-    try:
-        state = orjson.loads(text)
-    except ValueError as error:
-        raise DamagedLog(job_id, version, f"the state stored there is no JSON: {error}") from error
-    return StoredState(job_id, Position(version, hash, recorded_at), reducer_version, state)
 
 
 def insert_state(run: Run, stored: StoredState) -> None:
     """A state of a log that is not this one, for it went backwards meanwhile, is not kept."""
     at = stored.position
-    # What is in a state came out of the log, where it was checked; it may nest deeper than a payload.
-    text = orjson.dumps(stored.state, option=orjson.OPT_SORT_KEYS).decode()
-    run(
-        _INSERT_STATE,
-        [stored.reducer_version, text, job_uuid(stored.job_id), at.version, at.hash],
-    )
+    text, digest = encode_state(stored)
+    run(_INSERT_STATE, [stored.reducer_version, text, digest, job_uuid(stored.job_id), at.version, at.hash])
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 
-import orjson
-
 from steplog.eventstore.chain import Position
-from steplog.eventstore.errors import DamagedLog
 from steplog.eventstore.inspection import PAGE_JOBS, Key, StoredState, one_by_one
 from steplog.eventstore.rows import Row, StoredRow, as_row
+from steplog.eventstore.states import audited_state
 
 # One step down the index for each job, however many events it has.
 _JOB_IDS = """
@@ -32,7 +30,7 @@ ORDER BY job_id LIMIT :limit
 """
 
 _NEXT_STATE = """
-SELECT version, reducer_version, hash, recorded_at, state FROM snapshots
+SELECT version, reducer_version, hash, recorded_at, state, digest FROM snapshots
 WHERE job_id = ? AND (version, reducer_version) > (?, ?)
 ORDER BY version, reducer_version LIMIT 1
 """
@@ -70,12 +68,8 @@ class SQLiteInspection:
             row = connection.execute(_NEXT_STATE, (job_id, *after)).fetchone()
         if row is None:
             return None
-        version, reducer_version, hash, recorded_at, text = row
-        try:
-            state = orjson.loads(text)
-        except ValueError as error:
-            raise DamagedLog(job_id, version, f"the state stored there is no JSON: {error}") from error
-        return StoredState(job_id, Position(version, hash, recorded_at), reducer_version, state)
+        version, reducer_version, hash, recorded_at, text, digest = row
+        return audited_state(job_id, reducer_version, Position(version, hash, recorded_at), text, digest)
 
     def key(self, workflow: str, key: str) -> Key | None:
         with self._reading() as connection:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 
-import orjson
-
 from steplog.eventstore.chain import Position
 from steplog.eventstore.errors import DamagedLog, JobNotFound
 from steplog.eventstore.inspection import StoredState
+from steplog.eventstore.states import ANY_BUT_STORED, decode_state, encode_state
 
 _HEAD_AND_STATE = """
-SELECT jobs.version, jobs.hash, stored.version, stored.hash, stored.recorded_at, stored.state
+SELECT jobs.version, jobs.hash, stored.version, stored.hash, stored.recorded_at, stored.state, stored.digest
 FROM jobs
 LEFT JOIN snapshots AS stored
     ON stored.job_id = jobs.job_id AND stored.reducer_version = :reducer_version AND stored.version = (
@@ -33,25 +32,24 @@ def open_job(
     ).fetchone()
     if row is None:
         raise JobNotFound(job_id)
-    head_version, head_hash, version, hash, recorded_at, text = row
+    head_version, head_hash, version, hash, recorded_at, text, digest = row
     if not (type(head_version) is int and type(head_hash) is str):
         raise DamagedLog(job_id, 0, "its head is damaged")
     if version is None:
         return head_version, head_hash, None
-    try:
-        state = orjson.loads(text)
-    except ValueError as error:
-        raise DamagedLog(job_id, version, f"the state stored there is no JSON: {error}") from error
-    return head_version, head_hash, StoredState(job_id, Position(version, hash, recorded_at), reducer_version, state)
+    stored = decode_state(job_id, reducer_version, Position(version, hash, recorded_at), text, digest)
+    if stored is None:
+        return open_job(connection, job_id, ANY_BUT_STORED, until)
+    return head_version, head_hash, stored
 
 
 def insert_state(connection: sqlite3.Connection, stored: StoredState) -> None:
     """A state of a log that is not this one, for it went backwards meanwhile, is not kept."""
     at = stored.position
-    state = orjson.dumps(stored.state, option=orjson.OPT_SORT_KEYS).decode()  # it may nest deeper than a payload
+    text, digest = encode_state(stored)
     connection.execute(
-        "INSERT INTO snapshots (job_id, reducer_version, version, hash, recorded_at, state)"
-        " SELECT job_id, ?, version, hash, recorded_at, ? FROM events WHERE job_id = ? AND version = ? AND hash = ?"
+        "INSERT INTO snapshots (job_id, reducer_version, version, hash, recorded_at, state, digest)"
+        " SELECT job_id, ?, version, hash, recorded_at, ?, ? FROM events WHERE job_id = ? AND version = ? AND hash = ?"
         " ON CONFLICT DO NOTHING",
-        (stored.reducer_version, state, stored.job_id, at.version, at.hash),
+        (stored.reducer_version, text, digest, stored.job_id, at.version, at.hash),
     )
