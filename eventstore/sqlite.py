@@ -47,7 +47,7 @@ from steplog.eventstore.sqlite_inspection import SQLiteInspection
 from steplog.eventstore.sqlite_projected import SQLiteProjected
 from steplog.eventstore.sqlite_pruning import prune_job, pruned_at
 from steplog.eventstore.sqlite_transaction import SQLiteTransaction
-from steplog.eventstore.sqlite_workers import byte_for, require_alive
+from steplog.eventstore.sqlite_workers import byte_for, lives, require_alive
 from steplog.eventstore.store import (
     Answer,
     Append,
@@ -376,7 +376,7 @@ class SQLiteStore:
         owner = tables.find_worker(connection, owner_id)
         if owner is None or owner.state != "alive":
             return
-        if self._connections.locks.is_locked(owner.lock_byte):
+        if lives(self._connections.locks, owner):
             where = f"on {owner.identity.host}, pid {owner.identity.pid}"
             raise JobOwned(head.job_id, owner_id, None, where)
         tables.end_worker(connection, owner_id, "dead", self.now())
@@ -386,7 +386,7 @@ class SQLiteStore:
         living by mistake while another process probes it too, and the claim makes sure of the rest.
         """
         owner = tables.find_worker(connection, worker_id)
-        return owner is None or owner.state != "alive" or not self._connections.locks.is_locked(owner.lock_byte)
+        return owner is None or owner.state != "alive" or not lives(self._connections.locks, owner)
 
     def _free(self, worker_id: str) -> None:
         byte = self._bytes.pop(worker_id, None)

@@ -1,4 +1,4 @@
-"""Workers inside an open transaction of SQLite: whether one is known as alive, and which byte it locks."""
+"""Workers of a SQLite file: whether one is known as alive and lives, and which byte it locks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sqlite3
 
 from steplog.eventstore import sqlite_tables as tables
 from steplog.eventstore.errors import WorkerDead
+from steplog.eventstore.process_identity import certainly_dead
+from steplog.eventstore.record_lock import LockFile
 from steplog.eventstore.store import WorkerIdentity
 
 
@@ -24,3 +26,8 @@ def byte_for(connection: sqlite3.Connection, worker: WorkerIdentity, at: str) ->
     if row.state != "alive" or row.identity != worker:
         raise WorkerDead(worker.worker_id)
     return row.lock_byte
+
+
+def lives(locks: LockFile, worker: tables.WorkerRow) -> bool:
+    """Whether it has its byte. What was forked from its process behind Python's back may have that, and outlive it."""
+    return locks.is_locked(worker.lock_byte) and not certainly_dead(worker.identity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -34,6 +35,18 @@ def fork_and_close(path: Path, inherited: LockFile, byte: int) -> dict[str, bool
     }
 
 
+def fork_and_stay() -> int:
+    """The process id of a child that does nothing."""
+    from_child, to_parent = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(to_parent, b".")
+    while child == 0:
+        signal.pause()
+    os.read(from_child, 1)
+    return child
+
+
 if __name__ == "__main__":
     path = Path(sys.argv[1])
     file = LockFile.shared(path)
@@ -41,6 +54,7 @@ if __name__ == "__main__":
         {
             "take": file.take,
             "is_locked": file.is_locked,
+            "fork_and_stay": fork_and_stay,
             "fork_and_close": lambda byte: fork_and_close(path, file, byte),
         }
     )

@@ -47,10 +47,13 @@ class Program:
 
     def leave_child(self) -> int:
         """Fork a child that outlives this process; its process id."""
+        from_child, to_parent = os.pipe()
         pid = os.fork()
         if pid == 0:
+            os.write(to_parent, b".")
             while True:
                 time.sleep(60)
+        os.read(from_child, 1)
         return pid
 
     def use_in_child(self) -> list[str]:

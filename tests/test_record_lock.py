@@ -1,11 +1,16 @@
+"""Locks that say who lives: they are there as long as their process is, and no longer."""
+
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from process_program import Process
 
+from steplog.eventstore import record_lock
 from steplog.eventstore.record_lock import LockFile
 
 PROGRAM = Path(__file__).with_name("lock_program.py")
@@ -97,17 +102,42 @@ def test_released_file_is_closed_and_not_deleted(path: Path, other: Process) -> 
     reopened.release()
 
 
-def test_lock_that_foreign_code_dropped_is_renewed(path: Path, file: LockFile, other: Process) -> None:
+def test_lock_is_kept_whoever_opens_and_closes_the_file(path: Path, file: LockFile, other: Process) -> None:
+    """As a copy of its folder does, or a checksum."""
     assert file.take(3)
+    path.read_bytes()
+    assert other.ask("is_locked", 3)
+    assert not other.ask("take", 3)
+
+
+def test_where_there_are_only_posix_locks_one_that_foreign_code_dropped_is_renewed(
+    path: Path, file: LockFile, other: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_lock, "_OF_OPENING", None)
+    assert file.take(3)
+    assert other.ask("is_locked", 3)
     path.read_bytes()
     assert not other.ask("is_locked", 3)
     file.renew(3)
     assert other.ask("is_locked", 3)
+    file.free(3)
+    assert not other.ask("is_locked", 3)
 
 
 def test_renewing_takes_no_byte_that_was_not_held(file: LockFile, other: Process) -> None:
     file.renew(3)
     assert not other.ask("is_locked", 3)
+
+
+def test_a_child_that_outlives_its_parent_does_not_keep_its_locks(file: LockFile, other: Process) -> None:
+    assert other.ask("take", 3)
+    child = other.ask("fork_and_stay")
+    try:
+        assert file.is_locked(3)
+        other.kill()
+        assert not file.is_locked(3)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_forked_child_has_none_of_its_parents_locks_and_drops_none(file: LockFile, other: Process) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from log_builder import LogBuilder
@@ -15,7 +19,10 @@ from process_program import Process
 
 from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.errors import JobOwned
+from steplog.eventstore.process_identity import own_identity
 from steplog.eventstore.sqlite import SQLiteStore
+from steplog.eventstore.sqlite_tables import WorkerRow
+from steplog.eventstore.sqlite_workers import lives
 from steplog.eventstore.store import Claim
 
 PROGRAM = Path(__file__).with_name("sqlite_program.py")
@@ -103,12 +110,21 @@ def test_worker_keeps_its_lock_when_another_opening_of_its_process_closes(
     assert other.ask("claim", job_id) == "JobOwned"
 
 
-def test_beat_wins_back_a_lock_that_foreign_code_dropped(path: Path, store: SQLiteStore, other: Process) -> None:
+def test_owner_is_not_robbed_when_the_file_of_locks_is_copied(path: Path, store: SQLiteStore, other: Process) -> None:
     job_id = other.ask("create")
-    owner = claim(store, job_id)
+    claim(store, job_id)
     path.with_name("log.db-workers").read_bytes()
-    store.beat(owner.worker_id, LEASE_S)
     assert other.ask("claim", job_id) == "JobOwned"
+
+
+def test_owner_whose_process_is_gone_is_dead_although_something_forked_from_it_has_its_lock() -> None:
+    """Something that was not forked by Python, which lets go of the lock in the child."""
+    holder: Any = SimpleNamespace(is_locked=lambda byte: True)
+    identity = own_identity("w")
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    assert lives(holder, WorkerRow(1, "alive", identity))
+    assert not lives(holder, WorkerRow(1, "alive", replace(identity, pid=ended.pid)))
 
 
 def test_retired_worker_leaves_its_byte_free(path: Path, store: SQLiteStore) -> None:
