@@ -77,10 +77,8 @@ class Attempts:
         self._worker_id = worker_id
         self._lost: Counter[Place] = Counter()
         self._running: dict[Channel, _Running] = {}
-        self.occupied: set[Place] = set()
-        """Sub-steps whose attempt was settled otherwise and whose handler is still running."""
-        self.stuck: set[Place] = set()
-        """Those that have outlived the grace period too."""
+        self._occupying: set[Channel] = set()
+        self._stuck: set[Channel] = set()
 
     def start(self, of: AttemptId, state: State, timeout_s: float | None) -> None:
         """Call the handler of an attempt whose start is durable."""
@@ -132,6 +130,16 @@ class Attempts:
             self._running[channel].interrupt()
 
     @property
+    def occupied(self) -> set[Place]:
+        """Sub-steps whose attempt was settled otherwise, or may be, and whose handler is still running."""
+        return {channel.of.place for channel in tuple(self._occupying)}  # a handler's thread may change it meanwhile
+
+    @property
+    def stuck(self) -> set[Place]:
+        """Those that have outlived the grace period too."""
+        return {channel.of.place for channel in self._stuck}
+
+    @property
     def are_running(self) -> bool:
         """Whether any handler still runs."""
         return bool(self._running)
@@ -145,13 +153,13 @@ class Attempts:
         if (process := self._running[channel].process) is not None:
             self._loop.call_later(self._grace_s, process.kill)
             return
-        self.occupied.add(channel.of.place)
+        self._occupying.add(channel)
         self._loop.call_later(self._grace_s, self._count_as_stuck, channel)
 
     def _count_as_stuck(self, channel: Channel) -> None:
         """Say that the handler takes too long to end, if it has not."""
         if channel in self._running:
-            self.stuck.add(channel.of.place)
+            self._stuck.add(channel)
             self._inbox.wake()
 
     def end_transactions(self) -> None:
@@ -187,9 +195,9 @@ class Attempts:
     def _leave(self, channel: Channel) -> None:
         """The attempt's handler runs no more, or never did."""
         del self._running[channel]
+        self._stuck.discard(channel)
+        self._occupying.discard(channel)
         if channel.cancelled:
-            self.occupied.discard(channel.of.place)
-            self.stuck.discard(channel.of.place)
             self._inbox.wake()
 
     async def _call(self, call: Call) -> None:
@@ -255,7 +263,7 @@ class Attempts:
         """
         attempt = self._transactional(timeout_s, partial(self._lost_by, call))
         call.transaction = attempt.transaction
-        call.channel.commit = partial(self._commit_checkpoint, attempt)
+        call.channel.commit = partial(self._commit_checkpoint, attempt, call.channel)
         self._running[call.channel].interrupt = attempt.expire
         try:
             async with attempt:
@@ -265,14 +273,16 @@ class Attempts:
                     return
             await self._time_out(call, running, attempt.limit_s)
         finally:
-            self.occupied.discard(call.of.place)
+            self._occupying.discard(call.channel)
             self._inbox.wake()
 
-    def _commit_checkpoint(self, attempt: TransactionalAttempt, reached: fact.CheckpointReached) -> None:
+    def _commit_checkpoint(
+        self, attempt: TransactionalAttempt, channel: Channel, reached: fact.CheckpointReached
+    ) -> None:
         """In the handler's thread: should the commit be lost, no other attempt begins before this handler has ended."""
-        self.occupied.add(reached.of.place)
+        self._occupying.add(channel)
         attempt.checkpoint(reached)
-        self.occupied.discard(reached.of.place)
+        self._occupying.discard(channel)
 
     async def _end_transaction(self, call: Call, attempt: TransactionalAttempt, outcome: Fact | None) -> None:
         if isinstance(outcome, fact.Completed):

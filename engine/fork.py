@@ -184,7 +184,7 @@ def _copy(state: State, key: Key, written: dict[str, Any], from_event: int) -> S
         reason=sub_step["reason"],
         idempotency_key=sub_step["idempotency_key"],
         context_written=written,
-        started_at=sub_step["started_at"],
+        started_at=sub_step["started_at"] if settled else None,
         completed_at=sub_step["completed_at"],
         from_event=from_event,
     )

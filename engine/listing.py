@@ -49,7 +49,7 @@ def _items(
 
 
 def list_of_items(
-    items: Iterable[Any], kind: Any, key_of: Callable[[Any], str] | None, vault: Seals | None = None
+    items: Iterable[Any], kind: Any, key_of: Callable[[Any], str | int] | None, vault: Seals | None = None
 ) -> list[Listed]:
     """Each with its key. Raises ItemsRefused, and PayloadRefused with the path of what is not of that kind."""
     seen: set[str] = set()
@@ -63,10 +63,12 @@ def list_of_items(
     return listed
 
 
-def key_of_item(item: Any, key_of: Callable[[Any], str] | None) -> str:
+def key_of_item(item: Any, key_of: Callable[[Any], str | int] | None) -> str:
     """What tells an item from the others. Raises ItemsRefused where nothing says what that is."""
-    if key_of is not None:
-        return key_of(item)
-    if type(item) in (str, int):
-        return str(item)
-    raise ItemsRefused(f"an item is {type(item).__qualname__}, and nothing says what its key is: give key=")
+    named = item if key_of is None else key_of(item)
+    if type(named) in (str, int):
+        return str(named)
+    kind = type(named).__qualname__
+    if key_of is None:
+        raise ItemsRefused(f"an item is {kind}, and nothing says what its key is: give key=")
+    raise ItemsRefused(f"key= made {kind} of an item: a key is text or a whole number")

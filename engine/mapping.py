@@ -79,7 +79,7 @@ class Maps(ABC, Generic[I, C]):
         self,
         *,
         items: Iterable[T] | Callable[[Job[I, C]], Iterable[T]],
-        key: Callable[[T], str] | None = None,
+        key: Callable[[T], str | int] | None = None,
         parallel: int = PARALLEL,
         name: str | None = None,
         after: Iterable[Produces[Any]] = (),

@@ -39,7 +39,7 @@ class FanOut:
     """What makes a sub-step one of many items: where they come from, what tells them apart, how many run at once."""
 
     items: ResultOf | Callable[[Job[Any, Any]], Iterable[Any]] | Iterable[Any]
-    key: Callable[[Any], str] | None
+    key: Callable[[Any], str | int] | None
     parallel: int
 
 

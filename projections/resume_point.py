@@ -7,7 +7,7 @@ from typing import Any
 
 from steplog.projections.fan_out import counts_of, next_item_due
 from steplog.projections.plan import Key, Shape
-from steplog.projections.readiness import open_edges, sub_step_of
+from steplog.projections.readiness import blocking_failure, open_edges, sub_step_of
 from steplog.projections.state import ENDED, STOPPED, Items, State, SubStepState, current_phase
 from steplog.projections.undoing import to_undo
 
@@ -26,7 +26,7 @@ def resume_point(state: State) -> dict[str, Any]:
     holds `{sub_step, for, until}`.
     """
     shape = Shape.of(state["plan"])
-    phase = None if state["status"] in ENDED else current_phase(state)
+    phase = None if state["status"] in ENDED else _phase_to_go_on_with(state, shape)
     run: list[dict[str, Any]] = []
     waiting: list[dict[str, Any]] = []
     if state["undoing"]:
@@ -46,6 +46,16 @@ def resume_point(state: State) -> dict[str, Any]:
         "skipped": _with_status(state, shape, "skipped"),
         "failed": _with_status(state, shape, "failed"),
     }
+
+
+def _phase_to_go_on_with(state: State, shape: Shape) -> str | None:
+    """The current one, or the next behind it where nothing is left of that: so it is in a fork until that is run."""
+    current = current_phase(state)
+    phases = list(shape.of_phase)
+    for phase in phases[phases.index(current) :] if current is not None else ():
+        if state["phases"][phase]["unsettled"] or blocking_failure(state, shape, phase):
+            return phase
+    return current
 
 
 def _next(state: State, shape: Shape, key: Key, run: list[dict[str, Any]], waiting: list[dict[str, Any]]) -> None:

@@ -331,7 +331,7 @@ def _inherited_in_part(state: State, event: Event, data: dict[str, Any]) -> None
     """A fan-out that had not settled, or a part of its items."""
     sub_step = _moved(state, data, "in_progress")
     sub_step["generation"] = sub_step["key_generation"] = data["generation"]
-    sub_step["started_at"] = data.get("started_at")
+    sub_step["started_at"] = data.get("started_at") or event.recorded_at
     sub_step["started_version"] = event.version
     write_context(state, {"set": data.get("context_written", {})}, (writer_of(data), event.version))
 

@@ -104,4 +104,6 @@ def _json(text: str, option: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"{error}: {text[:40]!r} is no JSON", param_hint=f"'{option}'") from None
+        raise click.BadParameter(
+            f"{error}: {text[:40]!r} is no JSON: text goes in quotes, '\"…\"'", param_hint=f"'{option}'"
+        ) from None

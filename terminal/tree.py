@@ -8,7 +8,7 @@ from typing import Literal
 
 from steplog.projections.fan_out import counts_of
 from steplog.projections.plan import Key, PhasePlan, Shape, SubStepPlan, key_of, key_of_place, split_key
-from steplog.projections.readiness import open_edges, unmet_needs
+from steplog.projections.readiness import has_begun, open_edges, unmet_needs
 from steplog.projections.state import STOPPED, PhaseState, State, SubStepState
 from steplog.terminal.look import Look
 from steplog.terminal.text import escape, one_line, pad, short, shorten, width
@@ -130,7 +130,9 @@ def _phase_rows(view: View, shape: Shape, plan: PhasePlan, detail: Detail) -> It
         _phase_time(view, phase),
         look.dim(one_line(plan.get("description", ""))),
     )
-    if phase["status"] == "pending" or (detail == "current" and phase["status"] == "completed"):
+    if phase["status"] == "pending" and not any(has_begun(step) for step in phase["sub_steps"].values()):
+        return
+    if detail == "current" and phase["status"] == "completed":
         return
     for step in plan["sub_steps"]:
         twig = f"{stem}└── " if step is plan["sub_steps"][-1] else f"{stem}├── "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from operated_jobs import ANNA, Job, types
@@ -302,6 +302,23 @@ def test_a_retry_of_a_tolerated_failure_runs_the_failed_items_and_no_others(sqli
     assert calls == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
+def test_a_key_is_text_or_a_whole_number(sqlite_store: SQLiteStore) -> None:
+    wf: Workflow[Any, Any] = Workflow("keys")
+
+    @wf.map(items=[7, 8], key=lambda number: number)
+    def work(number: int, step: Step) -> str:
+        return f"{step.item}"
+
+    @wf.map(items=[7, 8], key=lambda number: cast(Any, number / 2), optional=True)
+    def halve(number: int) -> None: ...
+
+    job = wf.run(store=sqlite_store)
+
+    assert job.result(work) == ["7", "8"]
+    error = job.snapshot["phases"]["main"]["sub_steps"]["halve"]["error"]
+    assert (error["type"], "key= made float of an item" in error["message"]) == ("ItemsRefused", True)
+
+
 @pytest.mark.parametrize(
     ("items", "message"),
     [
@@ -311,6 +328,7 @@ def test_a_retry_of_a_tolerated_failure_runs_the_failed_items_and_no_others(sqli
         (lambda job: [3.5], "nothing says what its key is"),
         (lambda job: 7, "not iterable"),
         (lambda job: [object()], "nothing says what its key is"),
+        (lambda job: [True], "nothing says what its key is"),
     ],
 )
 def test_what_is_no_list_of_items_fails_the_sub_step_and_a_person_may_let_it_be_listed_again(
@@ -620,6 +638,33 @@ def test_a_fork_inherits_what_the_items_have_done_and_runs_the_rest(sqlite_store
     assert job.result(wf.sub_steps["main/total"]) == sum(range(7))
     assert calls.total() == 2 + 7, "each item succeeded once, in one of the two jobs"
     assert len(of_items(sqlite_store, forked, "SubStepStarted")) == 7 - done
+
+
+def test_a_fork_from_the_middle_of_a_fan_out_says_what_it_would_run_and_counts_its_time_from_then_on(
+    sqlite_store: SQLiteStore,
+) -> None:
+    wf: Workflow[Any, Any] = Workflow("forked early")
+    listing, working = wf.phase("listing"), wf.phase("working", parallel=1)
+
+    @listing.sub_step
+    def numbers() -> list[int]:
+        return [0, 1, 2]
+
+    @working.map(items=result(numbers))
+    def work(number: int) -> int:
+        return number
+
+    job_id = wf.run(store=sqlite_store).job_id
+    first = next(event for event in events_of(sqlite_store, job_id, "SubStepCompleted") if "item" in event.data)
+
+    forked = fork(sqlite_store, job_id, at=first.version, by="anna").state
+    point = resume_point(load(sqlite_store, forked["job_id"]).state)
+
+    (entry,) = point["run"]
+    assert (point["phase"], entry["sub_step"], point["done"]) == ("working", "working/work", ["listing/numbers"])
+    assert "2 of 3 items are left" in entry["because"]
+    group = load(sqlite_store, forked["job_id"]).state["phases"]["working"]["sub_steps"]["work"]
+    assert group["started_at"] == forked["created_at"]
 
 
 def test_a_fork_of_a_completed_fan_out_runs_none_of_it_again(sqlite_store: SQLiteStore) -> None:

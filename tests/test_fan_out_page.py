@@ -93,3 +93,16 @@ def test_what_has_no_items_says_so(steplog: Run, tmp_path: Path) -> None:
     assert "it is no fan-out" in steplog("items", "@last", "total", exits=4).stderr
     assert "not been listed yet" in steplog("items", "@last", "import_dish", "--at", "2", exits=4).stderr
     assert "dish-9" in steplog("items", "@last", "import_dish", "--after", "dish-999", exits=3).stderr
+
+
+def test_a_fork_that_did_not_run_yet_shows_what_it_has_inherited(steplog: Run, tmp_path: Path) -> None:
+    (tmp_path / "fan_out_page.py").write_text(WORKFLOW)
+    steplog("run", "fan_out_page")
+    (last,) = re.findall(
+        r"^ *(\d+) .*import_dish\[dish-9\]", steplog("events", "@last", "--type", "SubStepCompleted").stdout, re.M
+    )
+
+    steplog("fork", "@last", "--at", last)
+
+    assert re.search(r"import_dish +in progress .* \d+/100 items", steplog("show", "@last").stdout)
+    assert re.search(r"run .*import_dish", steplog("resume-point", "@last").stdout)

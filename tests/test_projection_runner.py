@@ -14,6 +14,7 @@ from logged_jobs import LoggedJob, facts_of
 from shown_jobs import HALF_WAY, TIMEOUT, claimed, completed, created, failed, started
 from simulated_jobs import SimulatedLog, simulated_logs
 
+from steplog import Retry, Workflow
 from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.errors import StoreUnavailable
 from steplog.eventstore.events import EventData
@@ -326,14 +327,14 @@ def test_another_revision_is_built_before_anything_else(sqlite_store: SQLiteStor
     ProjectionRunner(sqlite_store, [Statistics()]).catch_up()
 
     class Revised(Statistics):
-        revision = 2
+        revision = Statistics.revision + 1
 
         def tallies(self, document: Any) -> Mapping[str, Tally]:
             return {}
 
     ProjectionRunner(sqlite_store, [Revised()]).catch_up()
     live = sqlite_store.projected.checkpoints()["statistics"]
-    assert (live["revision"], live["generation"]) == (2, 2)
+    assert (live["revision"], live["generation"]) == (Revised.revision, 2)
     assert read_statistics(sqlite_store) == []
 
 
@@ -442,6 +443,26 @@ def test_statistics_say_how_often_and_how_long(store: Store) -> None:
     assert found.p50_s == pytest.approx(2.0, rel=0.025)
     assert found.p95_s == pytest.approx(40.0, rel=0.025)
     assert read_statistics(store, "another") == []
+
+
+def test_of_a_fan_out_the_items_attempts_are_counted_and_not_the_group(store: Store) -> None:
+    wf: Workflow[Any, Any] = Workflow("fanned out")
+    failing = {1}
+
+    @wf.map(items=[0, 1, 2], retry=Retry(attempts=2, wait=0))
+    def work(number: int) -> None:
+        if number in failing:
+            failing.clear()
+            raise ValueError
+
+    @wf.map(items=lambda job: [1 // 0], optional=True)
+    def unlisted(number: int) -> None: ...
+
+    wf.run(store=store)
+    ProjectionRunner(store, [Statistics()]).catch_up()
+
+    (found,) = read_statistics(store)
+    assert (found.sub_step, found.attempts, found.completed, found.failed) == ("work", 4, 3, 1)
 
 
 def test_nothing_is_counted_before_a_runner_ran(store: Store) -> None:

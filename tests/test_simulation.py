@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from simulation.simulate import Verdict, judge_seed, quietly, replay
+from simulation.simulate import Verdict, judge, judge_seed, quietly, replay
+from simulation.story import Checkpoint, PhaseStory, Script, Sleep, Story, SubStepStory, TransactionFault
 
 SIMULATION = Path(__file__).parent / "simulation"
 SEEDS = 1_000
@@ -72,6 +73,17 @@ def test_a_seed_tells_the_same_story_in_every_process() -> None:
     told = [simulate("--seed", "14", "--whole", hash_seed=hash_seed) for hash_seed in ("1", "2")]
     assert told[0].stdout == told[1].stdout
     assert "replay: python tests/simulation --seed 14" in told[0].stdout
+
+
+def test_an_attempt_that_ends_late_frees_no_place_but_its_own() -> None:
+    """Two have lost their transactions; the handler of the second is still in its checkpoint when the third begins."""
+    lost = Script((), "refused"), Script((Checkpoint(97),)), Script((Sleep(0.3),))
+    phases = (
+        PhaseStory("p0", (SubStepStory("s0", transactional=True),)),
+        PhaseStory("p1", (SubStepStory("s0", transactional=True, scripts=lost),)),
+    )
+    verdict = judge(Story(phases, (TransactionFault(3, "late and lost", 0.5),), stops_writers=True))
+    assert verdict.broken == {}
 
 
 @pytest.mark.heavy
