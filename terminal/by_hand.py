@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from steplog.eventstore.events import EventData
-from steplog.projections.state import ENDED
+from steplog.projections.state import ENDED, STOPPED
 from steplog.terminal.text import one_line, pairs
 from steplog.terminal.tree import View
 
@@ -84,7 +84,9 @@ def _next(view: View, command: PasteableCommand) -> str:
         return "its worker pauses it once nothing is in progress"
     if state["requested"] == "cancel":
         return "its worker cancels it"
-    return f"{resume} runs it on" if _is_to_be_resumed(view) else "its worker goes on with it"
+    if not _is_to_be_resumed(view):
+        return "its worker goes on with it"
+    return f"{resume}{'' if state['status'] in STOPPED else ', or a worker,'} runs it on"
 
 
 def _is_to_be_resumed(view: View) -> bool:
