@@ -13,6 +13,7 @@ from steplog.api.guard import Caller
 from steplog.api.problems import MEDIA_TYPE, Problem
 from steplog.api.service import Service
 from steplog.eventstore.sealed import hidden
+from steplog.eventstore.store import Head
 
 PAST_IS_FOR_EVER = "private, max-age=31536000, immutable"
 ASK_AGAIN = "private, no-cache"
@@ -40,6 +41,13 @@ def answer(document: Any, status: int = 200, headers: Mapping[str, str] | None =
 def etag(version: int) -> str:
     """The ETag of a job's version."""
     return f'"v{version}"'
+
+
+def caching_of(at: str | None, version: int, head: Head) -> str:
+    """How long an answer holds that shows a version as what was asked for: a time names another once events come."""
+    if not at or (version == head.version and not at.isdecimal()):
+        return ASK_AGAIN
+    return PAST_IS_FOR_EVER
 
 
 def not_modified(request: Request, version: int, caching: str) -> Response | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
 
-from steplog.api.answers import ASK_AGAIN, PAST_IS_FOR_EVER, etag
+from steplog.api.answers import etag
 from steplog.api.service import Service
 from steplog.engine.masking import without
 from steplog.engine.ownership import stalled_among
@@ -29,11 +29,11 @@ def timeline_of(service: Service, head: Head, version: int | None) -> Timeline:
     return without(found, service.jobs.secrets_of(head))  # type: ignore[no-any-return]  # the same shape, other texts
 
 
-def svg_headers(found: Timeline, *, for_ever: bool) -> Mapping[str, str]:
+def svg_headers(found: Timeline, caching: str) -> Mapping[str, str]:
     """Headers of the picture: it may use its own style sheet, named by its hash, and nothing else."""
     return {
         "ETag": etag(found["version"]),
-        "Cache-Control": PAST_IS_FOR_EVER if for_ever else ASK_AGAIN,
+        "Cache-Control": caching,
         "Content-Security-Policy": f"default-src 'none'; style-src '{_style_hash()}'; frame-ancestors 'self'",
     }
 

@@ -255,6 +255,16 @@ class NoResult(SteplogError):
         self.why = why
 
 
+class RunCancelled(SteplogError):
+    """Something in the event loop cancelled tasks that are not its own, and among them the run of a job."""
+
+    next_step = "cancel only tasks that you created; the job itself can be resumed"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the run of job {job_id} was cancelled, and not by steplog: what ran of it was interrupted")
+        self.job_id = job_id
+
+
 class OwnershipLost(SteplogError):
     """Another worker owns the job now: this one stopped, and nothing it did since is in the log."""
 

@@ -23,7 +23,7 @@ from steplog.engine.scrubbing import scrubbed
 from steplog.engine.secret_values import given_texts
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
-from steplog.engine.values import Seals, adapter, dump, input_hash, problems_of
+from steplog.engine.values import Seals, adapter, dump, input_hash, problems_of, validated
 from steplog.engine.vault import Vault, new_vault, vault_of, vault_with
 from steplog.engine.worker import Worker
 from steplog.eventstore.chain import Position, end_of, seal
@@ -152,7 +152,7 @@ def checked_input(definition: AnyDefinition, input: Any) -> Any:
     """The input, typed. Raises InputRefused with what does not fit."""
     given = {} if input is None else input
     try:
-        return adapter(definition.input_type).validate_python(given)
+        return validated(adapter(definition.input_type).validate_python, given)
     except ValidationError as error:
         texts = tuple(given_texts(given, definition.input_type))
         problems = [scrubbed(problem, texts) for problem in problems_of(error)]

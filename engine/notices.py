@@ -179,7 +179,7 @@ class Notifier:
             logger.info("%s cannot be told now: %s", place.target.name, error)
         except Exception as error:
             place.failures += 1
-            wait_s = min(AGAIN_S_MAX, AGAIN_S_MIN * 2.0 ** (place.failures - 1))
+            wait_s = min(AGAIN_S_MAX, AGAIN_S_MIN * 2.0 ** min(place.failures - 1, 32))
             place.not_before = time.monotonic() + wait_s
             logger.warning("%s was not told, again in %.0f s: %s", place.target.name, wait_s, error)
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import inf
 
 from steplog.engine.errors import DefinitionError
 from steplog.projections.plan import RetryPlan
@@ -49,8 +50,8 @@ class Retry:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise DefinitionError(f"a sub-step is tried at least once (attempts={self.attempts})")
-        if self.factor < 1 or self.jitter < 0:
-            raise DefinitionError(f"waits cannot shrink (factor={self.factor}, jitter={self.jitter})")
+        if not (1 <= self.factor < inf and 0 <= self.jitter < inf):
+            raise DefinitionError(f"waits cannot shrink, or be endless (factor={self.factor}, jitter={self.jitter})")
         for kinds in (self.on, self.never):
             if not isinstance(kinds, tuple) or not all(isinstance(kind, type) for kind in kinds):
                 raise DefinitionError(f"on= and never= take tuples of exception types, not {kinds!r}")
@@ -85,6 +86,6 @@ def seconds_of(duration: Duration) -> float:
         if match is None:
             raise DefinitionError(f"{duration!r} is no duration: write seconds, or 500ms, 30s, 5m, 2h, 1d")
         return float(match[1]) * _UNITS[match[2]]
-    if duration < 0:
-        raise DefinitionError(f"a duration is not negative ({duration})")
+    if not 0 <= duration < inf:
+        raise DefinitionError(f"a duration is a number of seconds that is not negative ({duration})")
     return float(duration)

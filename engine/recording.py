@@ -150,23 +150,44 @@ def _claimed(state: State, claim: Claim, by: str, at: str) -> tuple[list[EventDa
 def append_given(store: Store, job_id: str, claim: Claim, expected_version: int, given: Sequence[GivenEvent]) -> int:
     """Append what somebody else's engine sends, behind the version that it knows; the job's version afterwards.
 
-    The same events again are stored once. Raises RecordRefused for events that do not fit the catalogue or the job,
-    WrongState where the log has gone on, OwnershipLost under a former claim, JobNotFound, PayloadRefused.
+    An event is stored once, behind whichever version it is sent again. Raises RecordRefused for events that do not fit
+    the catalogue or the job, WrongState where the log has gone on, OwnershipLost under a former claim, JobNotFound,
+    PayloadRefused.
     """
     if not given:
         raise RecordRefused(job_id, "no events were given")
-    known = load(store, job_id, expected_version)
+    if len({each.event_id for each in given}) < len(given):
+        raise RecordRefused(job_id, "two of the events have the same id")
+    known, stored = _known(store, job_id, expected_version)
     if known.state["mode"] != "recorded":
         raise WrongState(job_id, known.state["status"], "record into it", allowed_actions(known.state))
     clock = store_clock(store)
-    data = [_checked(job_id, each) for each in given]
-    item, state = _item(known, claim, data, clock, _Given(clock, [each.event_id for each in given]))
+    data = {each.event_id: _checked(job_id, each) for each in given}
+    fresh = {event_id: each for event_id, each in data.items() if event_id not in stored}
+    if not fresh:
+        return _version_under(store.head(job_id), claim)
+    item, state = _item(known, claim, list(fresh.values()), clock, _Given(clock, fresh))
     answer = _sent(store, item)
     if answer.code is Code.CONFLICT:
         raise WrongState(job_id, state["status"], f"append behind version {expected_version} of {answer.version}", [])
     if answer.code is not Code.STORED:
         raise _refusal(answer)
     return item.events[-1].version
+
+
+def _known(store: Store, job_id: str, until: int) -> tuple[Loaded, set[str]]:
+    """The job at that version, and the ids of its events up to there."""
+    events = list(store.read(job_id, 0, until))
+    if not events:
+        raise JobNotFound(job_id)
+    return Loaded(fold(events), position_of(events[-1])), {event.event_id for event in events}
+
+
+def _version_under(head: Head, claim: Claim) -> int:
+    """The job's version, for whoever has its claim. Raises OwnershipLost."""
+    if (head.epoch, head.claim_id) != (claim.epoch, claim.claim_id):
+        raise _refusal(Answer(head.job_id, Code.FENCED, head.version))
+    return head.version
 
 
 def append_next(store: Store, clock: Clock, recording: Recording, data: Sequence[EventData]) -> Recording | None:

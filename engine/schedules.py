@@ -18,7 +18,7 @@ from steplog.engine.errors import DefinitionError
 from steplog.engine.submitting import Submission, create
 from steplog.eventstore.clock import Clock, instant, later
 from steplog.eventstore.codec import check_name
-from steplog.eventstore.errors import KeyConflict
+from steplog.eventstore.errors import KeyConflict, StoreError
 from steplog.eventstore.schedules import ScheduleRow
 from steplog.eventstore.store import Store
 
@@ -103,7 +103,10 @@ class Firing:
         return min((at for at in self._next.values() if at is not None), default=None)
 
     def fire(self) -> None:
-        """Submit the job of each time that has come. Raises StoreError; what was not submitted is, the next time."""
+        """Submit the job of each time that has come. Raises StoreError; what was not submitted is, the next time.
+
+        A schedule that cannot be submitted is told of in the log, and tried again when its next time comes.
+        """
         now = self._clock.now()
         for definition, schedule in self._schedules:
             of = definition.name, schedule.name
@@ -111,10 +114,17 @@ class Firing:
                 self._since[of] = self._begun(definition, schedule)
             elif (next_at := self._next[of]) is None or next_at > now:
                 continue
-            for at in due_times(schedule, self._since[of], now):
-                self._submit(definition, schedule, at)
-            self._since[of] = now
             self._next[of] = next(schedule.after(now), None)
+            try:
+                for at in due_times(schedule, self._since[of], now):
+                    self._submit(definition, schedule, at)
+            except StoreError:
+                self._next[of] = now
+                raise
+            except Exception as error:  # of its input: what it is refused for here another worker may have the keys for
+                logger.error("schedule %s of %s cannot be fired here: %s", schedule.name, definition.name, error)
+            else:
+                self._since[of] = now
 
     def _begun(self, definition: AnyDefinition, schedule: Schedule) -> str:
         told = ScheduleRow(definition.name, schedule.name, schedule.cron, schedule.timezone, schedule.missed)

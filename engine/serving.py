@@ -35,6 +35,7 @@ from steplog.eventstore.errors import (
     JobOwned,
     LogError,
     StoreDamaged,
+    StoreError,
     StoreUnavailable,
     WorkerDead,
     WrongState,
@@ -326,6 +327,10 @@ class Serving:
                 claimed, item = claim_of(self._worker.clock, self._worker.worker_id, loaded, head.epoch)
             except _LEFT_TO_OTHERS as error:
                 self._refuse(head, error)
+            except StoreError:
+                raise
+            except Exception as error:  # of the code's own types, say: one job must not keep the worker from all others
+                self._refuse(head, error)
             else:
                 prepared.append((Owned(claimed, item.claim, definition, vault, may_release=True), item))
         return prepared
@@ -342,6 +347,11 @@ class Serving:
         except (JobOwned, JobNotFound):
             return []
         except _LEFT_TO_OTHERS as error:
+            self._refuse(head, error)
+            return []
+        except StoreError:
+            raise
+        except Exception as error:  # as above
             self._refuse(head, error)
             return []
         logger.warning("job %s is taken over from worker %s", head.job_id, head.worker_id)

@@ -6,20 +6,23 @@ Secrets are sealed in `dump` and opened in `load`, and nowhere else.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
 from types import NoneType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticSerializationError
 
 from steplog.engine.errors import SecretsClosed
 from steplog.engine.secret_values import NOT_IN_PLAIN, holds_secrets, parts_of, texts_of, with_secrets
 from steplog.eventstore.codec import decode, encode
 from steplog.eventstore.errors import PayloadRefused
 from steplog.eventstore.sealed import SEALED, Sealed, may_hold_sealed, with_sealed
+
+T = TypeVar("T")
 
 
 class Seals(Protocol):
@@ -106,7 +109,19 @@ def load(recorded: Any, annotation: Any, vault: Seals | None = None) -> Any:
         if vault is None:
             raise SecretsClosed(None, "nothing is here to open them")
         encoded = encode(with_sealed(recorded, vault.open), bytes_max=sys.maxsize)
-    return decode(encoded) if annotation is Any else adapter(annotation).validate_json(encoded)
+    return decode(encoded) if annotation is Any else validated(adapter(annotation).validate_json, encoded)
+
+
+def validated(validate: Callable[[Any], T], value: Any) -> T:
+    """The value as its type takes it. Raises ValidationError, whatever a validator of the type's own raises."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise
+    except Exception as error:
+        said = {"error": f"{type(error).__name__}: {error}"}
+        raised = InitErrorDetails(type=PydanticCustomError("raised", "its validator raised {error}", said), input=value)
+        raise ValidationError.from_exception_data("value", [raised]) from error
 
 
 def problems_of(error: ValidationError) -> list[str]:
@@ -141,7 +156,7 @@ def _serialised(value: object, annotation: Any, path: str) -> Any:
 def _read_back(encoded: bytes, annotation: Any, path: str, *, tell: bool) -> Any:
     """The value again; why that cannot be is only told where it shows no secret."""
     try:
-        return adapter(annotation).validate_json(encoded)
+        return validated(adapter(annotation).validate_json, encoded)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])

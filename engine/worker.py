@@ -7,13 +7,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from steplog.engine.adoption import adopted, adoption, differences
 from steplog.engine.claiming import claim_job, refuse_unsound
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import DataMismatch, PlanMismatch, SecretsErased
+from steplog.engine.errors import DataMismatch, PlanMismatch, RunCancelled, SecretsErased
 from steplog.engine.fit import misfits
 from steplog.engine.history import load
 from steplog.engine.isolation.code import refuse_while_importing
@@ -126,7 +127,8 @@ class Worker:
     async def run(self, owned: Owned) -> State:
         """Run a job this worker owns, beside its others: its state when it ended, stopped or was handed back.
 
-        Cancelling this hands the job back. Raises OwnershipLost.
+        Cancelling this hands the job back. Raises OwnershipLost, and RunCancelled where somebody else cancelled the
+        run: the job has no runner any more.
         """
         job_id, runner = owned.loaded.state["job_id"], self.runner(owned)
         running = asyncio.create_task(runner.run(), name=f"job {job_id}")
@@ -134,8 +136,10 @@ class Worker:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             runner.stop(0.0)
-            await asyncio.wait({running})
-            if running.done() and (error := running.exception()) is not None:
+            await _end_of(running)
+            if running.cancelled():
+                raise RunCancelled(job_id) from None
+            if (error := running.exception()) is not None:
                 logger.warning("job %s was not handed back: %s", job_id, error)
             raise
         finally:
@@ -197,6 +201,13 @@ class Worker:
     def _say_stop(self) -> None:
         for look_up in list(self.on_stop):
             look_up()
+
+
+async def _end_of(run: asyncio.Task[State]) -> None:
+    """However often whoever waits is cancelled: that is soon, and a handler that cleans up is not to be run beside."""
+    while not run.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({run})
 
 
 def adopting_of(state: State, definition: AnyDefinition, by: str) -> PlanAdopted | None:

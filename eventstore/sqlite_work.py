@@ -39,6 +39,8 @@ SELECT slot FROM slots JOIN jobs ON jobs.job_id = slots.job_id
 WHERE limit_name = ? AND slot < ? AND slots.job_id <> ? AND jobs.worker_id IS NOT NULL
 """
 
+_SLOTS_BEFORE = "SELECT slot FROM slots WHERE limit_name = ? AND slot < ? AND job_id = ?"
+
 _RATE_SLOTS_USED = "SELECT slot FROM slots WHERE limit_name = ? AND slot < ? AND taken_at > ?"
 
 _TAKE_SLOT = """
@@ -118,13 +120,16 @@ def _claim(connection: sqlite3.Connection, item: Append, slots: Sequence[SlotWan
 
 
 def _take_slot(connection: sqlite3.Connection, wanted: SlotWanted, job_id: str, now: str) -> bool:
-    """Whether there was one; the one that the job has is its own."""
+    """Whether there was one; the one that the job has is its own, also from before it was given back."""
+    before: list[tuple[int]] = []
     if wanted.period_s is not None:
         rows = connection.execute(_RATE_SLOTS_USED, (wanted.limit, wanted.slots, later(now, -wanted.period_s)))
     else:
         rows = connection.execute(_SLOTS_HELD, (wanted.limit, wanted.slots, job_id))
+        before = connection.execute(_SLOTS_BEFORE, (wanted.limit, wanted.slots, job_id)).fetchall()
     used = {slot for (slot,) in rows}
-    slot = next((slot for slot in range(wanted.slots) if slot not in used), None)
+    wished = (*(slot for (slot,) in before), *range(wanted.slots))
+    slot = next((slot for slot in wished if slot not in used), None)
     if slot is not None:
         connection.execute(_TAKE_SLOT, (wanted.limit, slot, job_id, now))
     return slot is not None

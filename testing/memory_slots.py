@@ -17,7 +17,8 @@ class SlotsInMemory:
 
     def take(self, wanted: SlotWanted, job_id: str, now: str, is_owned: Callable[[str], bool]) -> bool:
         """Whether the job got one: of a rate, one not taken within its period; else one whose job nobody runs."""
-        for slot in range(wanted.slots):
+        before = [slot for slot in range(wanted.slots) if self._taken.get((wanted.limit, slot), ("",))[0] == job_id]
+        for slot in (*before, *range(wanted.slots)):
             holder, taken_at = self._taken.get((wanted.limit, slot), ("", ""))
             if wanted.period_s is not None:
                 used = taken_at > later(now, -wanted.period_s)

@@ -101,7 +101,9 @@ def test_each_command_takes_who_why_and_a_request_id(steplog: Run, command: Any)
 
 def test_a_line_says_what_was_appended_and_what_happens_next(steplog: Run) -> None:
     said = steplog("retry", "@last").stdout
-    found = re.fullmatch(r"JobResumed \((\d+)\): job (?:…|\.\.\.)(\w+) is queued: `steplog (.*)`, or a worker, runs it on\n", said)
+    found = re.fullmatch(
+        r"JobResumed \((\d+)\): job (?:…|\.\.\.)(\w+) is queued: `steplog (.*)`, or a worker, runs it on\n", said
+    )
     assert found
     assert found[3] == f"resume {found[2]}"
     steplog(*found[3].split(), exits=1)

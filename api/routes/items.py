@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from steplog.api import models
-from steplog.api.answers import ASK_AGAIN, PAST_IS_FOR_EVER, ServiceOf, answer, etag, not_modified, problems
+from steplog.api.answers import ServiceOf, answer, caching_of, etag, not_modified, problems
 from steplog.api.items import page_of_items
 from steplog.api.routes.jobs import At, JobId
 from steplog.api.settings import API
@@ -39,7 +39,7 @@ def list_items(
     """Items of a fan-out in their order, of one status or all; now, or as they were."""
     head = service.store.head(job_id)
     version = service.jobs.version(head, at) if at else head.version
-    caching = PAST_IS_FOR_EVER if at else ASK_AGAIN
+    caching = caching_of(at, version, head)
     if known := not_modified(request, version, caching):
         return known
     state = service.jobs.at(job_id, version) if at else service.jobs.of_head(head)

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from steplog.api import models
-from steplog.api.answers import ASK_AGAIN, PAST_IS_FOR_EVER, ServiceOf, answer, etag, not_modified, problems
+from steplog.api.answers import ASK_AGAIN, ServiceOf, answer, caching_of, etag, not_modified, problems
 from steplog.api.jobs import parsed_instant
 from steplog.api.problems import invalid
 from steplog.api.service import Service
@@ -103,7 +103,7 @@ def _snapshot(request: Request, service: Service, job_id: str, at: str | None) -
     if found is not None or state is None:
         return found or Response(status_code=304)
     document = service.jobs.masks(state["workflow"]).snapshot(snapshot(state))
-    if caching is ASK_AGAIN:
+    if not at:
         document["allowed_actions"] = allowed_actions(state)
     return answer(document, headers={"ETag": etag(state["version"]), "Cache-Control": caching})
 
@@ -114,7 +114,7 @@ def _asked_for(
     """The job's state, how long an answer made of it holds, or the answer that the client has it already."""
     head = service.store.head(job_id)
     version = service.jobs.version(head, at) if at else head.version
-    caching = PAST_IS_FOR_EVER if at else ASK_AGAIN
+    caching = caching_of(at, version, head)
     if known := not_modified(request, version, caching):
         return None, caching, known
     return service.jobs.at(job_id, version) if at else service.jobs.of_head(head), caching, None
@@ -136,7 +136,7 @@ def get_timeline(service: ServiceOf, job_id: JobId, at: At = None) -> Response:
     head = service.store.head(job_id)
     version = service.jobs.version(head, at) if at else None
     found = timeline_of(service, head, version)
-    headers = {"ETag": etag(found["version"]), "Cache-Control": PAST_IS_FOR_EVER if at else ASK_AGAIN}
+    headers = {"ETag": etag(found["version"]), "Cache-Control": caching_of(at, found["version"], head)}
     return answer(found, headers=headers)
 
 
@@ -151,7 +151,9 @@ def get_timeline_picture(service: ServiceOf, job_id: JobId, at: At = None) -> Re
     version = service.jobs.version(head, at) if at else None
     found = timeline_of(service, head, version)
     return Response(
-        timeline_svg(found), headers=svg_headers(found, for_ever=at is not None), media_type="image/svg+xml"
+        timeline_svg(found),
+        headers=svg_headers(found, caching_of(at, found["version"], head)),
+        media_type="image/svg+xml",
     )
 
 

@@ -132,4 +132,4 @@ def _interrupt(draft: Draft, cause: Any, worker_id: str) -> None:
 def _back_at(draft: Draft, of: AttemptId) -> str | None:
     """When a sub-step runs again whose owner died: at once the first time, later and later after that."""
     before = state_of(draft.state, of)["interruptions"]
-    return later(draft.now, min(2.0 ** (before - 1), BACK_OFF_S_MAX)) if before else None
+    return later(draft.now, min(2.0 ** min(before - 1, 32), BACK_OFF_S_MAX)) if before else None

@@ -141,5 +141,8 @@ def _retry_at(draft: Draft, of: AttemptId, error: ErrorData, spread: float) -> s
 
 def retry_wait_s(retry: RetryPlan, failures: int, spread: float) -> float:
     """Seconds between the `failures`-th failure and the next attempt."""
-    exponent = min(failures - 1, 64)
-    return min(retry["wait_s"] * retry["factor"] ** exponent, retry["wait_s_max"]) * (1 + retry["jitter"] * spread)
+    try:
+        wait_s = min(retry["wait_s"] * retry["factor"] ** (failures - 1), retry["wait_s_max"])
+    except OverflowError:  # more than any number: waits only grow
+        wait_s = retry["wait_s_max"] if retry["wait_s"] else 0.0
+    return wait_s * (1 + retry["jitter"] * spread)

@@ -92,7 +92,7 @@ def what_is_skipped_has_a_cause(told: Reading) -> Broken:
                 yield f"{key} was skipped for an unmet need at {event.version}"
         elif event.data["cause"] == "condition":
             asked = told.asked_for(event)
-            if not asked or asked[-1].answer is not False or asked[-1].context != filled(told, place):
+            if not any(each.answer is False and each.context == filled(told, place) for each in asked):
                 yield f"{key} was skipped by its condition at {event.version}, which said {asked[-1:]}"
 
 
