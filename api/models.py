@@ -335,7 +335,7 @@ class SentEvents(Sent):
     """Events of a recorded job, behind the version that the client knows and under the claim it was given."""
 
     claim: ClaimDocument
-    expected: int = Field(ge=0)
+    expected: int = Field(ge=0, lt=1 << 63)
     events: list[SentEvent] = Field(min_length=1, max_length=500)
 
 

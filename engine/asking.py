@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from steplog.engine.calling import error_data, message_of
@@ -33,7 +34,7 @@ class Asking:
         """Ask what the decision needs to know, of the job as it will be."""
         self.answers |= {key: self._answer(key, decision.state) for key in decision.questions}
         self.items |= {
-            key: list_items(self._definition, key, decision.state, self._job(decision.state), self._vault)
+            key: list_items(self._definition, key, decision.state, partial(self._job, decision.state), self._vault)
             for key in decision.unlisted
         }
 

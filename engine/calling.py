@@ -9,7 +9,7 @@ import asyncio
 import random
 import traceback
 from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -112,6 +112,7 @@ class Call:
         except BaseException as closing:  # a handler may raise anything, and anything it raises is its outcome
             error = own.error or closing
             if isinstance(error, asyncio.CancelledError):
+                await _others_are_told()
                 if self.channel.cancelled:
                     return None
                 error = asyncio.CancelledError(_CANCELLED_BY_OTHERS).with_traceback(error.__traceback__)
@@ -198,6 +199,13 @@ class Call:
         """Whether the sub-step's policy has that error tried again."""
         retry: Retry = self.sub_step.options.retry
         return retry.allows(error) and not isinstance(error, _NEVER_RETRIED)
+
+
+async def _others_are_told() -> None:
+    """Who cancels every task of a loop has cancelled the job's run too, which then asks its handlers to stop."""
+    for _ in range(3):
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
 
 
 class _OwnError:

@@ -14,7 +14,7 @@ from steplog.engine.facts import Interrupted, Situation
 from steplog.engine.history import Loaded, position_of
 from steplog.eventstore.chain import end_of, seal
 from steplog.eventstore.clock import Clock
-from steplog.eventstore.errors import WrongState
+from steplog.eventstore.errors import JobOwned, WrongState
 from steplog.eventstore.events import Event, EventData, JobClaimed, JobResumed, PlanAdopted
 from steplog.eventstore.store import Append, Claim, Head, Proposal, Store
 from steplog.projections.evolve import Evolution, fold
@@ -31,17 +31,21 @@ def claim_job(
     *,
     resume_by: str | None = None,
     adopting: PlanAdopted | None = None,
+    anew: bool = False,
 ) -> tuple[Loaded, Claim]:
     """The job as it is under the new claim, with the plan adopted if one is given; attempts that were in flight are
     interrupted.
 
-    A job that waits for a person is claimed only with `resume_by`, which says who resumes it. Raises JobNotFound,
-    JobOwned while its owner lives, WorkerDead, WrongState, PlanNotAdopted, SecretsErased, LogError.
+    A job that waits for a person is claimed only with `resume_by`, which says who resumes it, and one that this worker
+    owns, for it runs it or is about to, only `anew`. Raises JobNotFound, JobOwned while its owner lives, WorkerDead,
+    WrongState, PlanNotAdopted, SecretsErased, LogError.
     """
     job_id = loaded.state["job_id"]
     outcome: list[Loaded] = []
 
     def rule(head: Head, tail: Sequence[Event], claim: Claim) -> Proposal:
+        if head.worker_id == worker_id and not anew:
+            raise JobOwned(job_id, worker_id, None)
         before = fold(tail, loaded.state)
         if adopting is not None:
             refuse_unsound(before, cast("Plan", adopting.plan))

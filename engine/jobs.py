@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -35,7 +36,11 @@ from steplog.eventstore.store import NewJob, Store
 from steplog.projections.evolve import Evolution, foreseen
 from steplog.projections.head import head_of
 from steplog.projections.job_rules import begin
-from steplog.projections.state import ENDED, STOPPED
+from steplog.projections.state import ENDED, STOPPED, State
+
+_BEGINS_WITHIN_S = 5.0
+"""How long after its claim a job's run may take to begin in the worker that has claimed it."""
+_LOOK_AGAIN_S = 0.02
 
 _OWNS_NOTHING = (KeyConflict, JobOwned, WrongState, PlanMismatch, SecretsClosed, PayloadRefused)
 
@@ -68,7 +73,7 @@ async def run_here(
 ) -> JobHandle[Any]:
     """The same inside a running event loop; runs on one store that are awaited together share their commits."""
     checked = checked_input(definition, input)
-    async with worker_for(store, settings) as worker, _leaving_nothing_behind(worker):
+    async with worker_for(store, settings) as worker:
         return await _create_and_run(worker, definition, checked, key, announce)
 
 
@@ -90,10 +95,11 @@ def resume_blocking(
     """
 
     async def resume() -> JobHandle[Any]:
-        async with worker_for(store, settings) as worker, _leaving_nothing_behind(worker):
+        async with worker_for(store, settings) as worker:
             adopt_by = by if adopt_plan else None
             claim = partial(worker.claim, job_id, definition, resume_by=by, adopt_by=adopt_by)
-            owned = await worker.outbox().call(claim)
+            with _leaving_nothing_behind(worker):
+                owned = await worker.outbox().call(claim)
             return await _run_owned(worker, owned)
 
     return run_to_the_end(resume(), grace_s=(settings or Settings()).grace_s)
@@ -105,21 +111,37 @@ async def _create_and_run(
     """Create a job that the worker owns and run it; with a key seen before, that job goes on instead."""
     vault = new_vault(worker.clock.new_id())
     owned, new_job = prepare(worker, definition, recorded_input(definition, input, vault), key, vault)
-    try:
-        job_id = await worker.outbox().create(new_job)
-    except KeyConflict as conflict:
-        data_key = await worker.outbox().call(worker.store.data_keys.find, conflict.job_id)
-        job_id = await worker.outbox().create(as_of_holder(definition, input, new_job, conflict, data_key))
-    announce(job_id)
-    vault.keep_in(worker.store.data_keys)
+    with _leaving_nothing_behind(worker):
+        try:
+            job_id = await worker.outbox().create(new_job)
+        except KeyConflict as conflict:
+            data_key = await worker.outbox().call(worker.store.data_keys.find, conflict.job_id)
+            job_id = await worker.outbox().create(as_of_holder(definition, input, new_job, conflict, data_key))
+        announce(job_id)
+        vault.keep_in(worker.store.data_keys)
     if job_id == new_job.job_id:
         return await _run_owned(worker, owned)
-    known = await worker.outbox().call(load, worker.store, job_id)
-    if known.state["status"] in ENDED | STOPPED:
-        return JobHandle(
-            known.state, definition, await worker.outbox().call(vault_of, worker.store, job_id, definition)
-        )
-    return await _run_owned(worker, await worker.outbox().call(worker.claim, job_id, definition))
+    return await _run_known(worker, definition, job_id)
+
+
+async def _run_known(worker: Worker, definition: AnyDefinition, job_id: str) -> JobHandle[Any]:
+    """Run a job that was there before, unless it is through; where this worker runs it, wait for that."""
+    until = worker.clock.monotonic() + _BEGINS_WITHIN_S
+    while (state := await worker.join(job_id)) is None:
+        state = (await worker.outbox().call(load, worker.store, job_id)).state
+        if state["status"] in ENDED | STOPPED:
+            break
+        try:
+            with _leaving_nothing_behind(worker):
+                owned = await worker.outbox().call(worker.claim, job_id, definition)
+        except JobOwned as owned_already:
+            if owned_already.worker_id != worker.worker_id or worker.clock.monotonic() > until:
+                raise
+            await asyncio.sleep(_LOOK_AGAIN_S)  # claimed a moment ago, and about to run
+        else:
+            return await _run_owned(worker, owned)
+    vault = await worker.outbox().call(vault_of, worker.store, job_id, definition)
+    return _handle(worker, state, definition, vault)
 
 
 def as_of_holder(
@@ -136,9 +158,9 @@ def as_of_holder(
     )
 
 
-@asynccontextmanager
-async def _leaving_nothing_behind(worker: Worker) -> AsyncIterator[None]:
-    """A run that breaks off may leave its job owned and without a runner: the worker then ends as soon as it can."""
+@contextmanager
+def _leaving_nothing_behind(worker: Worker) -> Iterator[None]:
+    """What breaks off in here may leave a job owned and without a runner: the worker then ends as soon as it can."""
     try:
         yield
     except _OWNS_NOTHING:
@@ -193,7 +215,18 @@ def prepare(
 
 
 async def _run_owned(worker: Worker, owned: Owned) -> JobHandle[Any]:
-    state = await worker.run(owned)
+    try:
+        state = await worker.run(owned)
+    except asyncio.CancelledError:  # the job was handed back
+        raise
+    except BaseException:
+        worker.takes_more = False
+        raise
+    return _handle(worker, state, owned.definition, owned.vault)
+
+
+def _handle(worker: Worker, state: State, definition: AnyDefinition, vault: Vault) -> JobHandle[Any]:
+    """Of a job whose run has come to that. Raises Interrupted where it was handed back because of a signal."""
     if worker.stopped_by is not None and state["status"] not in ENDED | STOPPED:
         raise Interrupted(state["job_id"], worker.stopped_by)
-    return JobHandle(state, owned.definition, owned.vault)
+    return JobHandle(state, definition, vault)

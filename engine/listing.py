@@ -21,7 +21,7 @@ from steplog.projections.state import State
 
 
 def list_items(
-    definition: AnyDefinition, key: Key, state: State, job: Job[Any, Any], vault: Vault
+    definition: AnyDefinition, key: Key, state: State, job: Callable[[], Job[Any, Any]], vault: Vault
 ) -> Sequence[Listed] | ErrorData:
     """The items of that fan-out, in their order; where there is no such list, the error that fails the sub-step."""
     sub_step = definition.sub_steps[key]
@@ -34,7 +34,7 @@ def list_items(
 
 
 def _items(
-    definition: AnyDefinition, sub_step: AnySubStep, state: State, job: Job[Any, Any], vault: Vault
+    definition: AnyDefinition, sub_step: AnySubStep, state: State, job: Callable[[], Job[Any, Any]], vault: Vault
 ) -> Iterable[Any]:
     fan_out = sub_step.fan_out
     assert fan_out is not None, sub_step.key
@@ -45,7 +45,7 @@ def _items(
             return cast("Iterable[Any]", items.default)
         returned: Iterable[Any] = load(results_of(source), definition.sub_steps[items.sub_step.key].returns, vault)
         return returned
-    return cast("Iterable[Any]", items(job) if callable(items) else items)
+    return cast("Iterable[Any]", items(job()) if callable(items) else items)
 
 
 def list_of_items(

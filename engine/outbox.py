@@ -44,6 +44,11 @@ class Outbox:
         """What it returns, in a thread; while many are asked for, it waits for its turn among them."""
         return self._loop.run_in_executor(self._threads, asked, *args)
 
+    @property
+    def is_deserted(self) -> bool:
+        """Whether the event loop is closed: nothing of it runs any more, whoever was to end it."""
+        return self._loop.is_closed()
+
     def close(self) -> None:
         """Nothing more is called; what was asked for before is, and nobody waits for it."""
         self._threads.shutdown(wait=False)

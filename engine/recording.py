@@ -161,6 +161,8 @@ def append_given(store: Store, job_id: str, claim: Claim, expected_version: int,
     known, stored = _known(store, job_id, expected_version)
     if known.state["mode"] != "recorded":
         raise WrongState(job_id, known.state["status"], "record into it", allowed_actions(known.state))
+    if known.state["version"] < expected_version:
+        raise _behind(known.state, expected_version, known.state["version"])
     clock = store_clock(store)
     data = {each.event_id: _checked(job_id, each) for each in given}
     fresh = {event_id: each for event_id, each in data.items() if event_id not in stored}
@@ -169,10 +171,14 @@ def append_given(store: Store, job_id: str, claim: Claim, expected_version: int,
     item, state = _item(known, claim, list(fresh.values()), clock, _Given(clock, fresh))
     answer = _sent(store, item)
     if answer.code is Code.CONFLICT:
-        raise WrongState(job_id, state["status"], f"append behind version {expected_version} of {answer.version}", [])
+        raise _behind(state, expected_version, answer.version)
     if answer.code is not Code.STORED:
         raise _refusal(answer)
     return item.events[-1].version
+
+
+def _behind(state: State, expected: int, version: int) -> WrongState:
+    return WrongState(state["job_id"], state["status"], f"append behind version {expected} of {version}", [])
 
 
 def _known(store: Store, job_id: str, until: int) -> tuple[Loaded, set[str]]:

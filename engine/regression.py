@@ -26,7 +26,7 @@ def park_regressed(store: Store, writer: Writer, clock: Clock, *, worker_id: str
     Raises OwnershipLost where somebody else runs the job by now, or where it ended or stopped on the log as it is.
     """
     try:
-        there, claim = claim_job(store, clock, worker_id, load(store, job_id))
+        there, claim = claim_job(store, clock, worker_id, load(store, job_id), anew=True)
     except (JobOwned, WorkerDead, WrongState) as error:
         raise OwnershipLost(job_id, f"the log went backwards, and {error}") from error
     parked = JobParked(

@@ -43,7 +43,7 @@ from steplog.engine.settings import Settings
 from steplog.engine.started import START, attempt_of, goes_on, timeout_s_of
 from steplog.engine.store_clock import JobTime
 from steplog.engine.threads import at_once
-from steplog.engine.transactional import Lost, TransactionalAttempt, append_and_commit
+from steplog.engine.transactional import Lost, TransactionalAttempt, append_and_commit, with_end
 from steplog.engine.values import load as load_value
 from steplog.engine.vault import Vault
 from steplog.eventstore.chain import Position, end_of, seal
@@ -63,12 +63,6 @@ _READ_AGAIN_S = 0.2
 def _give_up(answer: asyncio.Future[Answer]) -> None:
     if not answer.done():
         answer.set_exception(OutcomeUnknown("the store did not answer before the worker stopped"))
-
-
-def _with(happened: fact.Completed | fact.CheckpointReached, waiting: Sequence[Fact]) -> list[Fact]:
-    """What a transaction's end is decided from: behind what its attempt said on its way, before all else that waits."""
-    own = [each for each in waiting if isinstance(each, fact.Logged | fact.Progressed) and each.of == happened.of]
-    return [*own, happened, *(each for each in waiting if each not in own)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,29 +140,11 @@ class Runner:
     async def _run(self) -> State:
         self._keeper.keep(self.state, self._position, sooner=True)
         try:
-            while self.state["status"] in GOING_ON:
-                if self._known_version > self._position.version:
-                    async with self.turn:
-                        await self._catch_up()
-                entries = self._inbox.entries()
-                decision = self._decide([entry.fact for entry in entries])
-                if decision.events and not await self._append(decision):
-                    continue
-                self._inbox.acknowledge(entries, decision.unrecorded)
-                self._follow(decision.events, decision.state)
-                self._cancel_if_due()
-                if decision.unfinished:
-                    continue
-                if self.state["status"] in GOING_ON and self._inbox.is_empty:
-                    if self._handing_back_is_due():
-                        await self._attempts.close()
-                        self._inbox.post(fact.Interrupted("handed back", self._claim.worker_id))
-                    elif self._cancelling_is_due():
-                        await self._attempts.close()
-                        self._inbox.post(fact.Interrupted("cancelled", self._claim.worker_id))
-                    else:
-                        await self._inbox.wait(self._patience_s())
-            return self.state
+            try:
+                return await self._go_on()
+            except asyncio.CancelledError:  # by who cancels every task of the loop, as asyncio.run does at its end
+                self.stop(0.0)
+                return await self._go_on()
         except Exception as error:
             self._failure = self._failure or error  # a transaction that ends from now on records nothing more
             raise
@@ -176,6 +152,31 @@ class Runner:
             self._lane.leave(self.state["job_id"])
             self._inbox.close()
             await self._attempts.close()
+
+    async def _go_on(self) -> State:
+        while self.state["status"] in GOING_ON:
+            if self._known_version > self._position.version:
+                async with self.turn:
+                    await self._catch_up()
+            entries = self._inbox.entries()
+            decision = self._decide([entry.fact for entry in entries])
+            if decision.events and not await self._append(decision):
+                continue
+            self._inbox.acknowledge(entries, decision.unrecorded)
+            self._follow(decision.events, decision.state)
+            self._cancel_if_due()
+            if decision.unfinished:
+                continue
+            if self.state["status"] in GOING_ON and self._inbox.is_empty:
+                if self._handing_back_is_due():
+                    await self._attempts.close()
+                    self._inbox.post(fact.Interrupted("handed back", self._claim.worker_id))
+                elif self._cancelling_is_due():
+                    await self._attempts.close()
+                    self._inbox.post(fact.Interrupted("cancelled", self._claim.worker_id))
+                else:
+                    await self._inbox.wait(self._patience_s())
+        return self.state
 
     def stop(self, grace_s: float) -> None:
         """Start nothing new, let what runs settle for `grace_s` seconds, then hand the job back."""
@@ -277,7 +278,12 @@ class Runner:
         self._answer = self._outbox.append(item)
         if self._stop_by is not None:
             self._limit_waiting(max(self._stop_by, self._loop.time()))
-        return (await self._answer).code
+        try:
+            answer = await asyncio.shield(self._answer)
+        except asyncio.CancelledError:  # the answer is needed: what is stored must not be decided upon again
+            self.stop(0.0)
+            answer = await self._answer
+        return answer.code
 
     def _limit_waiting(self, stop_by: float) -> None:
         """Give the store up some time after the runner should have stopped."""
@@ -285,14 +291,9 @@ class Runner:
             self._loop.call_at(stop_by + CLOSING_S_MAX, _give_up, answer)
 
     def _park_regressed(self) -> State:
-        return park_regressed(
-            self._store,
-            self._outbox.writer,
-            self._clock,
-            worker_id=self._claim.worker_id,
-            job_id=self.state["job_id"],
-            lost=self._position,
-        )
+        job_id, worker_id = self.state["job_id"], self._claim.worker_id
+        writer, lost = self._outbox.writer, self._position
+        return park_regressed(self._store, writer, self._clock, worker_id=worker_id, job_id=job_id, lost=lost)
 
     async def _catch_up(self) -> None:
         """Fold what others appended; where it cannot be read now, the next append meets the store and waits for it."""
@@ -348,7 +349,7 @@ class Runner:
         while happened.of in in_progress(self.state) and not self._gives_up():
             entries = self._inbox.entries()
             self._asking.forget_all()  # the handler has changed the context that conditions were asked about
-            decision = self._decide(_with(happened, [entry.fact for entry in entries]))
+            decision = self._decide(with_end(happened, [entry.fact for entry in entries]))
             item = self._item(decision)
             try:
                 end = await at_once(append_and_commit, transaction, item)

@@ -182,7 +182,7 @@ class Serving:
             room, found, claimed = self._concurrency - len(self._running), None, 0
             if room:
                 try:
-                    found, owned = await at_once(self._look_and_claim, room)
+                    found, owned = await self._looked_and_claimed(room)
                 except StoreDamaged:
                     raise
                 except WorkerDead:
@@ -207,6 +207,18 @@ class Serving:
             if self._hinted:
                 self._hinted = False
                 await asyncio.sleep(random.uniform(0, HINTED_WITHIN_S))
+
+    async def _looked_and_claimed(self, room: int) -> tuple[Work, list[Owned]]:
+        """Where this is cancelled meanwhile, what is claimed all the same is given up."""
+        looking = at_once(self._look_and_claim, room)
+        try:
+            return await asyncio.shield(looking)
+        except asyncio.CancelledError:
+            await asyncio.wait({looking})
+            if looking.exception() is None:
+                for owned in looking.result()[1]:
+                    await at_once(self._give_up, owned)
+            raise
 
     def _goes_on(self) -> bool:
         return self._worker.stopped_by is None and self._worker.takes_more

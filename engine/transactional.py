@@ -13,7 +13,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import wait
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -38,6 +38,12 @@ class Ending(NamedTuple):
 
     code: Code
     tail: list[Event]
+
+
+def with_end(happened: fact.Completed | fact.CheckpointReached, waiting: Sequence[Fact]) -> list[Fact]:
+    """What a transaction's end is decided from: behind what its attempt said on its way, before all else that waits."""
+    own = [each for each in waiting if isinstance(each, fact.Logged | fact.Progressed) and each.of == happened.of]
+    return [*own, happened, *(each for each in waiting if each not in own)]
 
 
 def append_and_commit(transaction: StoreTransaction, item: Append) -> Ending:

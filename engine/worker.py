@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +38,15 @@ from steplog.projections.state import State
 logger = logging.getLogger("steplog.engine")
 
 
+@dataclass(eq=False, slots=True)
+class _Run:
+    """A job under way, and how many wait for its end: when the last of them is cancelled it is handed back."""
+
+    runner: Runner
+    task: asyncio.Task[State]
+    waiting: int = 0
+
+
 class Worker:
     """Claims jobs and keeps its lease on them. A context manager: entering makes it known, leaving retires it."""
 
@@ -58,7 +68,9 @@ class Worker:
         self._lane = Lane()
         self._isolation = Isolation()
         self._runners: dict[str, tuple[Claim, Runner]] = {}
+        self._runs: dict[str, _Run] = {}
         self._ended = threading.Event()
+        self._heart_goes_on = True
         self._heart = threading.Thread(target=self._beat, name="steplog-heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -73,6 +85,11 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
         self._heart.join()
+        if self._heart_goes_on:
+            self._retire()
+
+    def _retire(self) -> None:
+        self._heart_goes_on = False
         self._isolation.close()
         self.writer.close()
         if self._outbox is not None:
@@ -131,19 +148,35 @@ class Worker:
         run: the job has no runner any more.
         """
         job_id, runner = owned.loaded.state["job_id"], self.runner(owned)
-        running = asyncio.create_task(runner.run(), name=f"job {job_id}")
+        run = self._runs[job_id] = _Run(runner, asyncio.create_task(runner.run(), name=f"job {job_id}"))
+        run.task.add_done_callback(lambda _: self._forget(job_id))
+        return await self._end_of(job_id, run)
+
+    async def join(self, job_id: str) -> State | None:
+        """Wait for the end of a run that is under way here, with whoever began it; None where there is none."""
+        run = self._runs.get(job_id)
+        return None if run is None else await self._end_of(job_id, run)
+
+    async def _end_of(self, job_id: str, run: _Run) -> State:
+        run.waiting += 1
         try:
-            return await asyncio.shield(running)
+            return await asyncio.shield(run.task)
         except asyncio.CancelledError:
-            runner.stop(0.0)
-            await _end_of(running)
-            if running.cancelled():
+            if run.waiting == 1:
+                run.runner.stop(0.0)
+                await _ended(run.task)
+            if run.task.cancelled():
                 raise RunCancelled(job_id) from None
-            if (error := running.exception()) is not None:
+            if run.task.done() and (error := run.task.exception()) is not None:
                 logger.warning("job %s was not handed back: %s", job_id, error)
+                self.takes_more = False
             raise
         finally:
-            self._runners.pop(job_id, None)
+            run.waiting -= 1
+
+    def _forget(self, job_id: str) -> None:
+        del self._runs[job_id]
+        self._runners.pop(job_id, None)
 
     def runner(self, owned: Owned) -> Runner:
         """A runner for a job this worker owns, on the running event loop."""
@@ -175,6 +208,10 @@ class Worker:
     def _beat(self) -> None:
         """Say that this worker lives, from a thread of its own: a handler that blocks the loop does not stop it."""
         while not self._ended.wait(self.settings.heartbeat_s):
+            if self._outbox is not None and self._outbox.is_deserted:
+                logger.warning("the event loop of worker %s was closed: its jobs are left to others", self.worker_id)
+                self._retire()
+                return
             try:
                 beat = self.store.beat(self.worker_id, self.settings.lease_s)
             except WorkerDead as error:
@@ -203,11 +240,11 @@ class Worker:
             look_up()
 
 
-async def _end_of(run: asyncio.Task[State]) -> None:
+async def _ended(task: asyncio.Task[State]) -> None:
     """However often whoever waits is cancelled: that is soon, and a handler that cleans up is not to be run beside."""
-    while not run.done():
+    while not task.done():
         with suppress(asyncio.CancelledError):
-            await asyncio.wait({run})
+            await asyncio.wait({task})
 
 
 def adopting_of(state: State, definition: AnyDefinition, by: str) -> PlanAdopted | None:

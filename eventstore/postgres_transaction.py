@@ -39,6 +39,9 @@ CANCEL_S_MAX = 5.0
 SERVER_PATIENCE_S = 1.0
 """How much longer than its timeout the server waits for a handler that nobody is there any more to stop."""
 
+_MS_MAX = (1 << 31) - 1
+"""The longest time that the server's settings take: 24 days."""
+
 _BEGIN = """
 select current_setting('synchronous_commit'), current_setting('transaction_read_only'),
        set_config('steplog.transaction', %(token)s, true),
@@ -102,7 +105,7 @@ class PostgresTransaction:
     def execute_many(self, statement: str, each: Iterable[Sequence[Any]]) -> Rows:
         each = list(each)
         query = _query(statement, each)
-        with self._statement(self._explain), self._connection.cursor() as cursor:
+        with self._statement(self._explain), self._all_or_none(), self._connection.cursor() as cursor:
             cursor.executemany(query, each)
             return Rows([], cursor.rowcount)
 
@@ -166,7 +169,9 @@ class PostgresTransaction:
 
     def _begin(self, connection: Connection) -> bool:
         """Begin on it; whether it can write, as a server cannot that has become a standby."""
-        ms = None if self.timeout_s is None else str(math.ceil((self.timeout_s + SERVER_PATIENCE_S) * 1000))
+        ms = None
+        if self.timeout_s is not None:
+            ms = str(min(math.ceil((self.timeout_s + SERVER_PATIENCE_S) * 1000), _MS_MAX))
         connection.warning = None
         connection.execute(b"begin isolation level read committed")
         begun = connection.rows(self._sql(_BEGIN), {"token": self._token, "ms": ms})
@@ -197,6 +202,18 @@ class PostgresTransaction:
                     self._give_back(is_sound=False)
             self._note_end()
             self._refuse_unless_open()
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """A row that the driver refuses takes those before it along; one that the server refuses, the transaction."""
+        self._connection.execute(b"savepoint steplog_many")
+        try:
+            yield
+        except psycopg.Error:
+            if self._connection.info.transaction_status is TransactionStatus.INTRANS:
+                self._connection.execute(b"rollback to savepoint steplog_many")
+            raise
+        self._connection.execute(b"release savepoint steplog_many")
 
     def _explain(self, error: psycopg.Error) -> StoreError:
         """What a statement of the handler's ended in."""

@@ -167,7 +167,9 @@ class SQLiteStore:
         self._bring_up_to_date()
         connection = self._connections.begin_own()
         limit_s = TRANSACTION_S_MAX if timeout_s is None else timeout_s
-        return SQLiteTransaction(connection, EndingInFile(self._connections, connection), limit_s)
+        transaction = SQLiteTransaction(connection, EndingInFile(self._connections, connection), limit_s)
+        self._connections.watchdog.watch(transaction.roll_back, limit_s)
+        return transaction
 
     def claim(self, job_id: str, worker_id: str, known: Position, rule: ClaimRule) -> Claim:
         """Make the worker the job's owner, as the protocol says.

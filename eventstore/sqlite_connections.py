@@ -15,6 +15,7 @@ from steplog.eventstore.errors import OutcomeUnknown, StatementFailed, StoreUnav
 from steplog.eventstore.record_lock import LockFile
 from steplog.eventstore.sqlite_errors import DRIVER_ERRORS, translate, translated
 from steplog.eventstore.sqlite_files import FileKey, forget, refuse_inherited, remember
+from steplog.eventstore.sqlite_watchdog import Watchdog
 
 SQLITE_FLOOR = (3, 35, 0)
 WAL_RESET_FIXED = (3, 51, 3)
@@ -53,6 +54,7 @@ class Connections:
         self._commit_failed = False
         self.flushed = False
         """Whether the present writer has made a commit that changed something: all before it is on the disk too."""
+        self.watchdog = Watchdog()
         self._watching = threading.Lock()
         self._watcher: sqlite3.Connection | None = None
         self._watchers = 0

@@ -29,4 +29,5 @@ class EndingInFile:
         self._connections.commit_own(self._connection)
 
     def let_go(self) -> None:
+        self._connections.watchdog.forget()
         self._connections.end_own(self._connection)

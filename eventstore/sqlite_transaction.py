@@ -25,7 +25,9 @@ _INTERRUPT_EVERY_S = 0.02
 _REFUSALS = (sqlite3.Error, sqlite3.Warning, OverflowError, ValueError)
 """What sqlite3 raises for a statement: also a number or text that SQLite cannot hold."""
 
-_BACK_TO_SAVEPOINT = re.compile(r"\s*rollback\s+(transaction\s+)?to\b", re.IGNORECASE)
+_BACK_TO_SAVEPOINT = re.compile(
+    r"(\s|/\*.*?\*/|--[^\n]*\n)*rollback\s+(transaction\s+)?to\b", re.IGNORECASE | re.DOTALL
+)
 
 
 class Ending(Protocol):
@@ -79,7 +81,7 @@ class SQLiteTransaction:
     def execute_many(self, statement: str, each: Iterable[Sequence[Any]]) -> Rows:
         each = list(each)
         query = _query(statement, each)
-        with self._statement():
+        with self._statement(), self._all_or_none():
             return Rows([], self._connection.executemany(query, each).rowcount)
 
     # --- its end -----------------------------------------------------------------------------------------------------
@@ -131,6 +133,20 @@ class SQLiteTransaction:
             except _REFUSALS as error:
                 raise self._explain(error) from error
             self._refuse_unless_open()
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """A row that the driver refuses takes those before it along."""
+        self._connection.execute("SAVEPOINT steplog_many")
+        try:
+            yield
+        except _REFUSALS:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK TO steplog_many")
+            raise
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("RELEASE steplog_many")
 
     @contextmanager
     def _own_statement(self) -> Iterator[None]:

@@ -87,6 +87,7 @@ class _Worker:
 
     def __init__(self, connection: socket.socket, of: AttemptId) -> None:
         self.of = of
+        self._pid = os.getpid()
         self._connection = connection
         self._saying = threading.Lock()
         self._waiting: list[Future[None]] = []
@@ -114,6 +115,8 @@ class _Worker:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # a handler may have closed or replaced them
                 stream.flush()
+        if os.getpid() != self._pid:  # a child that the handler forked has come to the handler's end: it is not the one
+            os._exit(_exit_code(outcome))
         self.say([frames.ENDED] if outcome is None else frames.told(outcome))
         os._exit(0)
 
@@ -135,3 +138,11 @@ class _Worker:
                 case frames.OVER:
                     self._waiting.pop(0).set_exception(AttemptOver(said[1]))
         os._exit(1)
+
+
+def _exit_code(outcome: Fact | None) -> int:
+    """What a process that ended like this would say outside of steplog."""
+    if not isinstance(outcome, Failed):
+        return 0
+    said = outcome.error["message"] if outcome.error["type"] == "SystemExit" else "1"
+    return int(said) if said.isdecimal() else int(said not in ("", "None"))
