@@ -138,6 +138,9 @@ async def _run_known(worker: Worker, definition: AnyDefinition, job_id: str) -> 
             if owned_already.worker_id != worker.worker_id or worker.clock.monotonic() > until:
                 raise
             await asyncio.sleep(_LOOK_AGAIN_S)  # claimed a moment ago, and about to run
+        except WrongState as over:
+            if over.status not in ENDED | STOPPED:  # else it came to that since it was read
+                raise
         else:
             return await _run_owned(worker, owned)
     vault = await worker.outbox().call(vault_of, worker.store, job_id, definition)

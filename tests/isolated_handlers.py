@@ -121,6 +121,21 @@ def obeys_no_signal_of_the_group() -> str:
     return "still here"
 
 
+def forks_and_returns() -> str:
+    """Parent and child both come to the end of the handler."""
+    child = os.fork()
+    if child == 0:
+        return "the child's"
+    return f"the parent's, of a child that ended with {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
+
+
+def forks_and_exits() -> str:
+    child = os.fork()
+    if child == 0:
+        sys.exit(5)
+    return f"the parent's, of a child that ended with {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
+
+
 DEEDS: dict[str, Callable[[], Any]] = {
     "SystemExit": lambda: sys.exit(3),
     "KeyboardInterrupt": raises(KeyboardInterrupt()),
@@ -137,6 +152,8 @@ DEEDS: dict[str, Callable[[], Any]] = {
     "closes everything": lambda: os.closerange(3, 64),
     "babbles": babbles,
     "signals": obeys_no_signal_of_the_group,
+    "forks and returns": forks_and_returns,
+    "forks and exits": forks_and_exits,
     "good": lambda: "good",
 }
 

@@ -62,6 +62,17 @@ def test_a_time_names_the_last_version_until_then(world: World) -> None:
         assert found == max(each.version for each in events_of(world, job_id) if each.recorded_at <= event.recorded_at)
 
 
+@pytest.mark.parametrize("path", ["", "/resume-point", "/timeline", "/timeline.svg"])
+def test_a_time_that_names_the_latest_version_may_name_another_one_later(world: World, path: str) -> None:
+    job_id = world.job()
+    first, *_, last = events_of(world, job_id)
+    shown = {
+        at: world.client.get(f"/api/v1/jobs/{job_id}{path}", params={"at": at}).headers["cache-control"]
+        for at in (first.recorded_at, last.recorded_at, "2999-01-01T00:00:00Z")
+    }
+    assert ["immutable" in each for each in shown.values()] == [True, False, False]
+
+
 @pytest.mark.parametrize("at", ["0", "999", "1999-01-01T00:00:00Z"])
 def test_a_version_that_there_is_not_is_a_problem(world: World, at: str) -> None:
     answer = world.client.get(f"/api/v1/jobs/{world.job()}", params={"at": at})

@@ -17,8 +17,9 @@ from steplog import JobHandle, Retry, Settings, StatementFailed, Step, Transacti
 from steplog.engine import operators
 from steplog.engine.jobs import prepare, recorded_input, run_here
 from steplog.engine.worker import Worker
+from steplog.eventstore import sqlite_watchdog
 from steplog.eventstore.clock import SystemClock
-from steplog.eventstore.errors import OutcomeUnknown, StoreUnavailable
+from steplog.eventstore.errors import OutcomeUnknown, StoreUnavailable, TransactionClosed
 from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import Store
 
@@ -261,6 +262,59 @@ def test_two_statements_in_one_which_sqlite_does_not_take_fail_the_attempt_that_
     job = run(wf, store)
 
     assert (job.status, error_of(job)["type"]) == ("failed", "StatementFailed")
+
+
+def test_rows_of_which_one_cannot_be_sent_are_all_left_out(store: Store) -> None:
+    wf = Workflow("half of them")
+
+    @wf.sub_step
+    def book(tx: Transaction) -> None:
+        with pytest.raises(StatementFailed):
+            tx.executemany("insert into effects values (%s)", [["menu"], ["drinks"], [object()]])
+        tx.executemany("insert into effects values (%s)", [["soup"], ["stew"]])
+
+    assert (run(wf, store).status, effects(store)) == ("completed", ["soup", "stew"])
+
+
+def test_a_savepoint_is_gone_back_to_behind_a_comment_too(store: Store) -> None:
+    wf = Workflow("commented")
+
+    @wf.sub_step
+    def book(tx: Transaction) -> None:
+        tx.execute("savepoint s")
+        with pytest.raises(StatementFailed):
+            tx.execute("insert into nowhere values (1)")
+        tx.execute("/* undo\n it */ -- all of it\n rollback to savepoint s")
+
+    assert run(wf, store).status == "completed"
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_on_sqlite_a_transaction_that_nobody_ends_is_rolled_back_for_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loop is blocked, or closed: until then nobody else can write."""
+    monkeypatch.setattr(sqlite_watchdog, "PATIENCE_S", 0.1)
+    for _ in range(2):
+        left = store.begin(0.1)
+        left.execute("insert into effects values ('menu')")
+        other = store.begin(5.0)
+        other.execute("insert into effects values ('drinks')")
+        other.roll_back()
+        with pytest.raises(TransactionClosed):
+            left.execute("select 1")
+    assert effects(store) == []
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+def test_on_postgres_a_transaction_may_have_longer_than_the_servers_settings_take(store: Store) -> None:
+    wf = Workflow("patient")
+
+    @wf.sub_step(timeout="30d")
+    def book(tx: Transaction) -> None:
+        tx.execute("insert into effects values ('menu')")
+
+    assert (run(wf, store).status, effects(store)) == ("completed", ["menu"])
 
 
 def test_a_savepoint_set_before_a_statement_that_failed_mends_it(store: Store) -> None:

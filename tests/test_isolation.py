@@ -119,7 +119,13 @@ ENDS = {
     "closes everything": ("HandlerProcessDied", ""),
     "babbles": ("ValueError", "no frame"),
 }
-RESULTS = {"much printed": None, "signals": "still here", "good": "good"}
+RESULTS = {
+    "much printed": None,
+    "signals": "still here",
+    "forks and returns": "the parent's, of a child that ended with 0",
+    "forks and exits": "the parent's, of a child that ended with 5",
+    "good": "good",
+}
 
 
 def test_whatever_it_does_fails_its_own_attempt_alone(

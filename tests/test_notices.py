@@ -114,6 +114,9 @@ def test_a_failing_target_is_left_alone_for_longer_and_longer_and_the_others_are
     broken.not_before = 0.0
     notifier._turn(broken)
     assert broken.failures == 2
+    broken.not_before, broken.failures = 0.0, 5_000
+    notifier._turn(broken)
+    assert broken.failures == 5_001
 
 
 def test_of_two_processes_one_tells_and_another_takes_over_from_where_it_died(

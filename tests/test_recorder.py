@@ -165,6 +165,26 @@ def test_given_events_are_checked_stored_once_and_fenced(store: Store) -> None:
     other = [GivenEvent(ids.new_id(), "PhaseStarted", {"phase": "phase2"})]
     with pytest.raises(WrongState):
         append_given(store, recording.job_id, recording.claim, 2, other)
+    with pytest.raises(WrongState):
+        append_given(store, recording.job_id, recording.claim, 100, other)
     with pytest.raises(OwnershipLost):
         append_given(store, recording.job_id, Claim("", 1, "not ours"), 4, other)
     assert store.head(recording.job_id).version == 4
+
+
+def test_an_event_that_is_given_again_behind_a_later_version_is_stored_once(store: Store) -> None:
+    job = Described("registration", plan_named("registration", PHASES))
+    former = open_recording(store, job, by="their engine", key="k")
+    ids = SystemClock()
+    changed = [GivenEvent(ids.new_id(), "ContextChanged", {"set": {"n": number}}) for number in range(3)]
+    append_given(store, former.job_id, former.claim, 2, changed[:1])
+    recording = open_recording(store, job, by="their engine, again", key="k")
+
+    for sent, version in ((changed[:1], recording.version), (changed[:2], recording.version + 1)):
+        assert append_given(store, recording.job_id, recording.claim, recording.version, sent) == version
+    with pytest.raises(RecordRefused, match="same id"):
+        append_given(store, recording.job_id, recording.claim, recording.version + 1, [changed[2], changed[2]])
+    with pytest.raises(OwnershipLost):
+        append_given(store, recording.job_id, former.claim, recording.version + 1, changed[:1])
+    set_to = [event.data["set"] for event in store.read(recording.job_id) if event.type == "ContextChanged"]
+    assert set_to == [{"n": 0}, {"n": 1}]

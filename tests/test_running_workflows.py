@@ -702,3 +702,16 @@ def test_run_inside_a_running_event_loop_says_what_to_write(store: Store) -> Non
     error = wf.run(store=store).snapshot["error"]
 
     assert "arun" in error["message"]
+
+
+def test_waits_that_no_number_holds_any_more_are_as_long_as_the_longest(store: Store) -> None:
+    wf, calls = Workflow("patient"), 0
+
+    @wf.sub_step(retry=Retry(attempts=70, wait="1ms", max_wait="1ms", factor=1e9, jitter=0))
+    def fail_often() -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 70:
+            raise ValueError
+
+    assert (wf.run(store=store).status, calls) == ("completed", 70)

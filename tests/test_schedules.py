@@ -90,6 +90,25 @@ def test_times_that_came_while_no_worker_ran_are_made_up_for_as_declared(
     assert len(times(memory)) == made_up
 
 
+def test_a_schedule_that_is_refused_is_told_of_and_keeps_no_other_from_its_time(
+    memory: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Sizes(BaseModel):
+        share: float = 1.0
+
+    refused = Workflow("refused", input=Sizes)
+    refused.sub_step(name="count")(lambda: 1)
+    refused.schedule("0 3 * * *", timezone="Europe/Berlin", input=Sizes(share=float("nan")))
+    workers = Firing(memory, memory.clock, [refused, nightly()])
+    workers.fire()
+    for _ in range(2):
+        advance(memory, 24)
+        workers.fire()
+        workers.fire()
+    assert times(memory) == ["2027-01-02T02:00:00.000000Z", "2027-01-03T02:00:00.000000Z"]
+    assert [said for said in caplog.messages if "cannot be fired" in said] == [caplog.messages[0]] * 2
+
+
 def test_a_schedule_fires_for_no_time_before_it_was_first_seen(memory: MemoryStore) -> None:
     firing(memory, nightly("all")).fire()
     assert times(memory) == []

@@ -191,6 +191,16 @@ class WorkingCompliance(LogCase):
         codes = [self.claim_with(worker_id, limit)[0].code for _ in range(2)]
         assert codes == [Code.STORED, Code.LIMITED]
 
+    def test_a_job_that_comes_back_has_one_slot(self) -> None:
+        worker_id, limit = self.new_worker(), [SlotWanted("limit", 2)]
+        first, second = (self.claim_with(worker_id, limit)[0].job_id for _ in range(2))
+        for job_id in (first, second):
+            head = self.store.head(job_id)
+            self.store.abandon(job_id, Claim(worker_id, head.epoch, head.claim_id or ""))
+        again = self.claiming(second, worker_id)
+        assert self.store.claim_many([again], {second: limit})[0].code is Code.STORED
+        assert [self.claim_with(worker_id, limit)[0].code for _ in range(2)] == [Code.STORED, Code.LIMITED]
+
     def test_a_job_that_is_taken_over_keeps_its_slot(self) -> None:
         elsewhere = self.harness.reopen()
         former, limit = self.new_worker(elsewhere), [SlotWanted("limit", 1)]
