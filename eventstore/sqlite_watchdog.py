@@ -23,31 +23,38 @@ class Watchdog:
     """Of one store, which has one such transaction at a time. Its thread sleeps until one is due, or there is none."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._watched: _Watched | None = None
-        self._sleeps = False
+        self._wakes_at: float | None = None
+        """When the thread looks again; None where there is none."""
 
     def watch(self, roll_back: Callable[[], None], limit_s: float) -> None:
         """Call that once the time is over, unless `forget` was called before."""
-        with self._lock:
-            self._watched = _Watched(roll_back, time.monotonic() + limit_s + PATIENCE_S)
-            if not self._sleeps:
-                self._sleeps = True
+        due = time.monotonic() + limit_s + PATIENCE_S
+        with self._changed:
+            self._watched = _Watched(roll_back, due)
+            if self._wakes_at is None:
+                self._wakes_at = due
                 threading.Thread(target=self._watch, name="steplog-watchdog", daemon=True).start()
+            elif due < self._wakes_at:
+                self._changed.notify()
 
     def forget(self) -> None:
         """It is over."""
         self._watched = None
 
     def _watch(self) -> None:
-        while (watched := self._next()) is not None:
-            if (left_s := watched.due - time.monotonic()) > 0:
-                time.sleep(left_s)
-            elif self._watched is watched:
-                self._watched = None
-                watched.roll_back()
+        while (overdue := self._overdue()) is not None:
+            overdue.roll_back()
 
-    def _next(self) -> _Watched | None:
-        with self._lock:
-            self._sleeps = self._watched is not None
-            return self._watched
+    def _overdue(self) -> _Watched | None:
+        """The next that nobody has ended in its time; None where there is nothing to watch any more."""
+        with self._changed:
+            while (watched := self._watched) is not None:
+                if (left_s := watched.due - time.monotonic()) <= 0:
+                    self._watched = None
+                    return watched
+                self._wakes_at = watched.due
+                self._changed.wait(left_s)
+            self._wakes_at = None
+            return None

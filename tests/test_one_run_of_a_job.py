@@ -306,3 +306,23 @@ def test_a_context_that_the_code_refuses_fails_the_fan_out_and_what_was_done_sta
     phases = job.snapshot["phases"]
     assert phases["first"]["sub_steps"]["measure"]["status"] == "completed"
     assert phases["second"]["sub_steps"]["work"]["error"]["type"] == "ValidationError"
+
+
+def test_a_payload_whose_type_raises_fails_the_wait_that_takes_it(store: Store) -> None:
+    class Known(BaseModel):
+        name: str
+
+        @field_validator("name")
+        @classmethod
+        def known(cls, name: str) -> str:
+            return {"anna": name}[name]
+
+    wf = Workflow("signals")
+    wf.wait_for_signal("go", Known)
+    job_id = wf.submit(store=store)
+    operators.signal(store, job_id, "go", {"name": "bert"}, by="anna", clock=SystemClock())
+
+    run_worker(wf, store=store, one_shot=True, settings=FAST)
+
+    (failed,) = [event for event in store.read(job_id) if event.type == "SubStepFailed"]
+    assert (failed.data["error"]["type"], "KeyError" in failed.data["error"]["message"]) == ("SignalRefused", True)

@@ -63,7 +63,8 @@ def no_outcome_is_lost(told: Reading) -> Broken:
         life = told.lives[call.process]
         if life.how != "finished" or life.robbed_at is not None or call.outcome not in REAL:
             continue
-        if told.sub_steps[call.key].transactional and _is_settled_otherwise(told, call):
+        tells_nothing = told.sub_steps[call.key].transactional or call.outcome == "own cancel"  # as of the engine's
+        if tells_nothing and _is_settled_otherwise(told, call):
             continue
         if (call.ended_at or 0.0) > _given_up_s(told, call):
             continue
