@@ -94,7 +94,14 @@ class _LoopWorkers:
             self._stop_listening()
 
     async def _open(self, store: Store | str, settings: Settings) -> Worker:
-        worker = await at_once(_entered, store, settings)
+        opening = at_once(_entered, store, settings)
+        try:
+            worker = await asyncio.shield(opening)
+        except asyncio.CancelledError:  # the loop ends: nobody else will close what is opened all the same
+            await asyncio.wait({opening})
+            if opening.exception() is None:
+                await at_once(_left, opening.result(), isinstance(store, str))
+            raise
         for number in self._signals:
             worker.stop(number)
         return worker
@@ -144,16 +151,18 @@ def _entered(store: Store | str, settings: Settings) -> Worker:
         raise
 
 
+def _left(worker: Worker, owns_store: bool) -> None:
+    try:
+        worker.__exit__(None, None, None)
+    finally:
+        if owns_store:
+            worker.store.close()
+
+
 async def _close(place: _Place) -> None:
     await asyncio.wait({place.opening})
-    worker = place.worker
-    if worker is None:
-        return
-    try:
-        await at_once(worker.__exit__, None, None, None)
-    finally:
-        if place.owns_store:
-            worker.store.close()
+    if place.worker is not None:
+        await at_once(_left, place.worker, place.owns_store)
 
 
 _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWorkers] = WeakKeyDictionary()

@@ -326,3 +326,27 @@ def test_a_payload_whose_type_raises_fails_the_wait_that_takes_it(store: Store) 
 
     (failed,) = [event for event in store.read(job_id) if event.type == "SubStepFailed"]
     assert (failed.data["error"]["type"], "KeyError" in failed.data["error"]["message"]) == ("SignalRefused", True)
+
+
+def test_a_loop_that_ends_while_a_worker_opens_leaves_none_behind(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens, goes_on = threading.Event(), threading.Event()
+    register = type(store).register_worker
+
+    def slow(self: Store, *told: Any) -> None:
+        opens.set()
+        goes_on.wait(DONE_S_MAX)
+        register(self, *told)
+
+    async def main() -> None:
+        run = Gate().run(store)
+        await asyncio.to_thread(opens.wait, DONE_S_MAX)
+        asyncio.get_running_loop().call_later(0.1, goes_on.set)
+        assert not run.done()
+
+    monkeypatch.setattr(type(store), "register_worker", slow)
+    in_time(main())
+
+    assert [worker.state for worker in store.workers()] == ["stopped"]
+    assert [thread.name for thread in threading.enumerate() if thread.name == "steplog-heartbeat"] == []
