@@ -70,7 +70,7 @@ Action = Callable[[State, str, Sequence[Event]], list[EventData]]
 def pause(store: Store, job_id: str, *, by: str, **how: Unpack[How]) -> Appended:
     """Stop the job once nothing is in progress; at once where nobody runs it."""
     who = _who(by, how)
-    return _act(store, load(store, job_id), lambda state, at, tail: actions.pause(state, who), how)
+    return _act("pause", store, load(store, job_id), lambda state, at, tail: actions.pause(state, who), how)
 
 
 def resume(store: Store, job_id: str, *, by: str, accept: bool = False, **how: Unpack[How]) -> Appended:
@@ -79,13 +79,15 @@ def resume(store: Store, job_id: str, *, by: str, accept: bool = False, **how: U
     `accept` takes the context as it is where the job is parked because sub-steps disagreed about it.
     """
     who = _who(by, how)
-    return _act(store, load(store, job_id), lambda state, at, tail: actions.resume(state, who, accept=accept), how)
+    return _act(
+        "resume", store, load(store, job_id), lambda state, at, tail: actions.resume(state, who, accept=accept), how
+    )
 
 
 def cancel(store: Store, job_id: str, *, by: str, **how: Unpack[How]) -> Appended:
     """End the job before its end; at once where nobody runs it."""
     who = _who(by, how)
-    return _act(store, load(store, job_id), lambda state, at, tail: actions.cancel(state, who), how)
+    return _act("cancel", store, load(store, job_id), lambda state, at, tail: actions.cancel(state, who), how)
 
 
 def set_context(
@@ -106,7 +108,7 @@ def set_context(
         given = given_context(definition, state, dict(values), unset, vault)
         return actions.set_context(state, who, given, unset)
 
-    return _act(store, load(store, job_id), action, how)
+    return _act("set_context", store, load(store, job_id), action, how)
 
 
 def edit_input(
@@ -119,7 +121,7 @@ def edit_input(
         require(state, "edit-input")
         return actions.edit_input(state, who, given_input(definition, input, vault, state))
 
-    return _act(store, load(store, job_id), action, how)
+    return _act("edit_input", store, load(store, job_id), action, how)
 
 
 def signal(store: Store, job_id: str, name: str, payload: Any = None, *, by: str, **how: Unpack[How]) -> Appended:
@@ -130,7 +132,11 @@ def signal(store: Store, job_id: str, name: str, payload: Any = None, *, by: str
     check_name(name, "signal")
     sent = plain(payload, "payload")
     return _act(
-        store, load(store, job_id), lambda state, at, tail: actions.signal(state, who, name, sent, signal_id), how
+        "signal",
+        store,
+        load(store, job_id),
+        lambda state, at, tail: actions.signal(state, who, name, sent, signal_id),
+        how,
     )
 
 
@@ -143,7 +149,7 @@ def erase(store: Store, job_id: str, *, by: str, reason: str, clock: Clock | Non
         raise ValueRefused("reason", ["say why: it is all that will be left of it"])
     given_name(by)
     how: How = {} if clock is None else {"clock": clock}
-    return _act(store, load(store, job_id), lambda state, at, tail: actions.erase(state, by, reason), how)
+    return _act("erase", store, load(store, job_id), lambda state, at, tail: actions.erase(state, by, reason), how)
 
 
 # --- a sub-step, by its name where that is unique, else by `phase/name`; an item of it by `name[item]` ---------------
@@ -167,7 +173,7 @@ def retry(
             return item_actions.retry_item(state, key, item, who, at)
         return actions.retry(state, key, who, at, same_key=same_key)
 
-    return _act(store, load(store, job_id), action, how)
+    return _act("retry", store, load(store, job_id), action, how)
 
 
 def skip(store: Store, job_id: str, sub_step: str, *, by: str, **how: Unpack[How]) -> Appended:
@@ -178,7 +184,7 @@ def skip(store: Store, job_id: str, sub_step: str, *, by: str, **how: Unpack[How
         key, item = find_place(state, sub_step)
         return actions.skip(state, key, who) if item is None else item_actions.skip_item(state, key, item, who)
 
-    return _act(store, load(store, job_id), action, how)
+    return _act("skip", store, load(store, job_id), action, how)
 
 
 def complete(
@@ -202,7 +208,7 @@ def complete(
         require_of(state, Shape.of(state["plan"]), "complete", key)
         return actions.complete(state, key, who, given_result(definition, key, result, vault, state))
 
-    return _act(store, load(store, job_id), action, how)
+    return _act("complete", store, load(store, job_id), action, how)
 
 
 def fail(store: Store, job_id: str, sub_step: str, *, by: str, **how: Unpack[How]) -> Appended:
@@ -213,7 +219,7 @@ def fail(store: Store, job_id: str, sub_step: str, *, by: str, **how: Unpack[How
         key, item = find_place(state, sub_step)
         return actions.fail(state, key, who) if item is None else item_actions.fail_item(state, key, item, who)
 
-    return _act(store, load(store, job_id), action, how)
+    return _act("fail", store, load(store, job_id), action, how)
 
 
 def reset(store: Store, job_id: str, sub_step: str, *, by: str, same_key: bool = False, **how: Unpack[How]) -> Appended:
@@ -230,7 +236,7 @@ def reset(store: Store, job_id: str, sub_step: str, *, by: str, same_key: bool =
             item_actions.refuse_reset(state, key, item)
         return actions.reset(state, key, who, written | since, same_key=same_key, group=group)
 
-    return _act(store, loaded, action, how)
+    return _act("reset", store, loaded, action, how)
 
 
 def _written(store: Store, loaded: Loaded) -> dict[tuple[str, str], Any]:
@@ -256,8 +262,8 @@ def _written(store: Store, loaded: Loaded) -> dict[tuple[str, str], Any]:
 # --- the append ------------------------------------------------------------------------------------------------------
 
 
-def _act(store: Store, loaded: Loaded, action: Action, how: How) -> Appended:
-    """Append what the action says of the job as it is under the lock."""
+def _act(what: str, store: Store, loaded: Loaded, action: Action, how: How) -> Appended:
+    """Append what the action says of the job as it is under the lock; the same request is one of that action alone."""
     job_id, clock = loaded.state["job_id"], _clock(store, how)
     made: list[Appended] = []
 
@@ -280,7 +286,7 @@ def _act(store: Store, loaded: Loaded, action: Action, how: How) -> Appended:
 
     if how.get("dry_run"):
         return foreseen([])
-    request_id = how.get("request_id") or clock.new_id()
+    request_id = f"{what} {how.get('request_id') or clock.new_id()}"
     version = until_known(lambda: store.append_locked(job_id, loaded.position, rule, request_id=request_id))
     if made and made[0].state["version"] == version:
         return made[0]

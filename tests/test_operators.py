@@ -220,6 +220,14 @@ def test_the_same_request_again_appends_nothing(store: Store) -> None:
     assert done[1].state["status"] == "cancelled"
 
 
+def test_the_same_id_for_another_action_is_another_request(store: Store) -> None:
+    job = cooking(Calls()).run(Order(), store=store)
+    request_id = "r" * 255
+    signalled = operators.signal(store, job.job_id, "approved", by="anna", request_id=request_id)
+    cancelled = operators.cancel(store, job.job_id, by="anna", request_id=request_id)
+    assert (signalled.repeated, cancelled.repeated, cancelled.state["status"]) == (False, False, "cancelled")
+
+
 def test_a_signal_is_kept_once_under_its_id(store: Store) -> None:
     job = cooking(Calls()).run(Order(), store=store)
     for _ in range(2):
