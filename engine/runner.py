@@ -279,11 +279,10 @@ class Runner:
         if self._stop_by is not None:
             self._limit_waiting(max(self._stop_by, self._loop.time()))
         try:
-            answer = await asyncio.shield(self._answer)
-        except asyncio.CancelledError:  # the answer is needed: what is stored must not be decided upon again
+            return (await self._answer).code
+        except asyncio.CancelledError:  # the same again, for the answer: what is stored must not be decided upon anew
             self.stop(0.0)
-            answer = await self._answer
-        return answer.code
+            return await self._send(item)
 
     def _limit_waiting(self, stop_by: float) -> None:
         """Give the store up some time after the runner should have stopped."""

@@ -350,3 +350,31 @@ def test_a_loop_that_ends_while_a_worker_opens_leaves_none_behind(
 
     assert [worker.state for worker in store.workers()] == ["stopped"]
     assert [thread.name for thread in threading.enumerate() if thread.name == "steplog-heartbeat"] == []
+
+
+def test_what_is_being_stored_when_a_loop_ends_is_stored_once_and_decided_upon_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores, goes_on = threading.Event(), threading.Event()
+    append = type(store).append
+
+    def slow(self: Store, batch: Any) -> Any:
+        if any(event.type == "SubStepCompleted" for item in batch for event in item.events):
+            stores.set()
+            goes_on.wait(DONE_S_MAX)
+        return append(self, batch)
+
+    async def main() -> None:
+        gate = Gate()
+        gate.leave.set()
+        run = gate.run(store)
+        await asyncio.to_thread(stores.wait, DONE_S_MAX)
+        asyncio.get_running_loop().call_later(0.1, goes_on.set)
+        assert not run.done()
+
+    monkeypatch.setattr(type(store), "append", slow)
+    in_time(main())
+
+    assert only_job(store).columns.status == "completed"
+    assert types_of(store).count("SubStepCompleted") == 1
+    assert "LateOutcome" not in types_of(store)
