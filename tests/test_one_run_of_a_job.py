@@ -367,6 +367,11 @@ def test_what_is_being_stored_when_a_loop_ends_is_stored_once_and_decided_upon_o
     async def main() -> None:
         gate = Gate()
         gate.leave.set()
+
+        @gate.workflow.phase("behind").sub_step
+        async def endless() -> None:
+            await asyncio.sleep(3600)
+
         run = gate.run(store)
         await asyncio.to_thread(stores.wait, DONE_S_MAX)
         asyncio.get_running_loop().call_later(0.1, goes_on.set)
@@ -375,6 +380,6 @@ def test_what_is_being_stored_when_a_loop_ends_is_stored_once_and_decided_upon_o
     monkeypatch.setattr(type(store), "append", slow)
     in_time(main())
 
-    assert only_job(store).columns.status == "completed"
+    assert only_job(store).columns.status == "queued"
     assert types_of(store).count("SubStepCompleted") == 1
     assert "LateOutcome" not in types_of(store)
