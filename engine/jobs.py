@@ -127,10 +127,12 @@ async def _create_and_run(
 async def _run_known(worker: Worker, definition: AnyDefinition, job_id: str) -> JobHandle[Any]:
     """Run a job that was there before, unless it is through; where this worker runs it, wait for that."""
     until = worker.clock.monotonic() + _BEGINS_WITHIN_S
-    while (state := await worker.join(job_id)) is None:
-        state = (await worker.outbox().call(load, worker.store, job_id)).state
-        if state["status"] in ENDED | STOPPED:
-            break
+    while True:
+        if (joined := await worker.join(job_id)) is not None:
+            until = worker.clock.monotonic() + _BEGINS_WITHIN_S
+        state = joined or (await worker.outbox().call(load, worker.store, job_id)).state
+        if state["status"] in ENDED | STOPPED or worker.stopped_by is not None:
+            break  # else it only waits, and was given back meanwhile
         try:
             with _leaving_nothing_behind(worker):
                 owned = await worker.outbox().call(worker.claim, job_id, definition)

@@ -149,7 +149,7 @@ class Worker:
         """
         job_id, runner = owned.loaded.state["job_id"], self.runner(owned)
         run = self._runs[job_id] = _Run(runner, asyncio.create_task(runner.run(), name=f"job {job_id}"))
-        run.task.add_done_callback(lambda _: self._forget(job_id))
+        run.task.add_done_callback(lambda _: self._forget(job_id, run))
         return await self._end_of(job_id, run)
 
     async def join(self, job_id: str) -> State | None:
@@ -174,9 +174,10 @@ class Worker:
         finally:
             run.waiting -= 1
 
-    def _forget(self, job_id: str) -> None:
-        del self._runs[job_id]
-        self._runners.pop(job_id, None)
+    def _forget(self, job_id: str, run: _Run) -> None:
+        if self._runs.get(job_id) is run:
+            del self._runs[job_id]
+            self._runners.pop(job_id, None)
 
     def runner(self, owned: Owned) -> Runner:
         """A runner for a job this worker owns, on the running event loop."""

@@ -120,6 +120,31 @@ def test_a_run_of_a_job_that_the_fleets_worker_runs_waits_for_it(store: Store) -
     assert (gate.calls, status, lives) == (1, "completed", True)
 
 
+def test_a_run_of_a_job_that_the_fleets_worker_gives_back_goes_on_with_it(store: Store) -> None:
+    """It only waits; whoever asks for its end waits for that."""
+    wf: Workflow[Any, Any] = Workflow("patient")
+    reached = asyncio.Event()
+
+    @wf.sub_step
+    async def begin() -> None:
+        reached.set()
+        await asyncio.sleep(0.2)
+
+    wf.sleep("500ms", after=[begin])
+
+    async def scenario() -> str:
+        await wf.asubmit(key="k", store=store)
+        settings = Settings(poll_s=30.0, release_after_s=0.0, heartbeat_s=0.05)
+        serving = asyncio.create_task(arun_worker(wf, store=store, settings=settings))
+        await reached.wait()
+        job = await run_here(wf, key="k", store=store, settings=settings)
+        serving.cancel()
+        await asyncio.wait({serving})
+        return job.status
+
+    assert in_time(scenario()) == "completed"
+
+
 def test_a_job_is_handed_back_when_the_last_who_waits_for_it_is_cancelled(store: Store) -> None:
     async def scenario() -> tuple[str, str]:
         gate = Gate()
