@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
@@ -272,7 +273,8 @@ async def _perform(script: Script, step: Step[Any, Shared], call: Call, around: 
     except AttemptOver:
         _end(call, "over", step, around)
         raise
-    return _conclude(script, step, call, around)
+    # Without a transaction there is nothing that the store could refuse.
+    return _conclude(replace(script, end="return") if script.end == "refused" else script, step, call, around)
 
 
 def _perform_inside(script: Script, step: Step[Any, Shared], tx: Transaction, call: Call, around: Surroundings) -> Any:

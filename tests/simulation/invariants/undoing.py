@@ -94,7 +94,7 @@ def _failed_so(told: Reading, event: Event, call: Call) -> bool:
             limit_s = (undo and undo.timeout_s) or 5.0
             return (call.ended_at or 1e9) >= call.at + limit_s - SLACK_S
         case "ContextReadOnly":
-            return call.outcome in ("return", "unrecordable") and _wrote(call)
+            return call.outcome in ("return", "unrecordable", "refused") and _wrote(call)
         case _:
             return ERRORS.get(call.outcome or "") == (kind, event.data["error"]["retryable"])
 
