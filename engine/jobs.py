@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from steplog.engine.blocking import run_to_the_end
 from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import InputRefused, Interrupted, PlanMismatch, SecretsClosed
+from steplog.engine.errors import InputRefused, Interrupted, PlanMismatch, RunCancelled, SecretsClosed
 from steplog.engine.handle import JobHandle
 from steplog.engine.history import Loaded, load
 from steplog.engine.observing import traceparent_of
@@ -24,6 +24,7 @@ from steplog.engine.scrubbing import scrubbed
 from steplog.engine.secret_values import given_texts
 from steplog.engine.settings import Settings
 from steplog.engine.shared import worker_for
+from steplog.engine.threads import finished
 from steplog.engine.values import Seals, adapter, dump, input_hash, problems_of, validated
 from steplog.engine.vault import Vault, new_vault, vault_of, vault_with
 from steplog.engine.worker import Worker
@@ -33,6 +34,7 @@ from steplog.eventstore.data_keys import DataKey
 from steplog.eventstore.errors import JobOwned, KeyConflict, PayloadRefused, WrongState
 from steplog.eventstore.events import JobClaimed, JobCreated
 from steplog.eventstore.store import NewJob, Store
+from steplog.eventstore.writer import CLOSING_S_MAX
 from steplog.projections.evolve import Evolution, foreseen
 from steplog.projections.head import head_of
 from steplog.projections.job_rules import begin
@@ -99,7 +101,7 @@ def resume_blocking(
             adopt_by = by if adopt_plan else None
             claim = partial(worker.claim, job_id, definition, resume_by=by, adopt_by=adopt_by)
             with _leaving_nothing_behind(worker):
-                owned = await worker.outbox().call(claim)
+                owned = await finished(worker.outbox().call(claim), CLOSING_S_MAX)
             return await _run_owned(worker, owned)
 
     return run_to_the_end(resume(), grace_s=(settings or Settings()).grace_s)
@@ -113,10 +115,11 @@ async def _create_and_run(
     owned, new_job = prepare(worker, definition, recorded_input(definition, input, vault), key, vault)
     with _leaving_nothing_behind(worker):
         try:
-            job_id = await worker.outbox().create(new_job)
+            job_id = await finished(worker.outbox().create(new_job), CLOSING_S_MAX)
         except KeyConflict as conflict:
             data_key = await worker.outbox().call(worker.store.data_keys.find, conflict.job_id)
-            job_id = await worker.outbox().create(as_of_holder(definition, input, new_job, conflict, data_key))
+            again = as_of_holder(definition, input, new_job, conflict, data_key)
+            job_id = await finished(worker.outbox().create(again), CLOSING_S_MAX)
         announce(job_id)
         vault.keep_in(worker.store.data_keys)
     if job_id == new_job.job_id:
@@ -135,7 +138,7 @@ async def _run_known(worker: Worker, definition: AnyDefinition, job_id: str) -> 
             break  # else it only waits, and was given back meanwhile
         try:
             with _leaving_nothing_behind(worker):
-                owned = await worker.outbox().call(worker.claim, job_id, definition)
+                owned = await finished(worker.outbox().call(worker.claim, job_id, definition), CLOSING_S_MAX)
         except JobOwned as owned_already:
             if owned_already.worker_id != worker.worker_id or worker.clock.monotonic() > until:
                 raise
@@ -231,7 +234,11 @@ async def _run_owned(worker: Worker, owned: Owned) -> JobHandle[Any]:
 
 
 def _handle(worker: Worker, state: State, definition: AnyDefinition, vault: Vault) -> JobHandle[Any]:
-    """Of a job whose run has come to that. Raises Interrupted where it was handed back because of a signal."""
-    if worker.stopped_by is not None and state["status"] not in ENDED | STOPPED:
-        raise Interrupted(state["job_id"], worker.stopped_by)
+    """Of a job whose run has come to that.
+
+    Raises Interrupted where it was handed back because of a signal, RunCancelled where somebody else cancelled it.
+    """
+    if state["status"] not in ENDED | STOPPED:
+        stopped_by, job_id = worker.stopped_by, state["job_id"]
+        raise RunCancelled(job_id) if stopped_by is None else Interrupted(job_id, stopped_by)
     return JobHandle(state, definition, vault)

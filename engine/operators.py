@@ -286,7 +286,9 @@ def _act(what: str, store: Store, loaded: Loaded, action: Action, how: How) -> A
 
     if how.get("dry_run"):
         return foreseen([])
-    request_id = f"{what} {how.get('request_id') or clock.new_id()}"
+    request_id = how.get("request_id") or clock.new_id()
+    if what != "signal":  # its id is the signal's own
+        request_id = f"{what} {request_id}"
     version = until_known(lambda: store.append_locked(job_id, loaded.position, rule, request_id=request_id))
     if made and made[0].state["version"] == version:
         return made[0]

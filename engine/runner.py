@@ -42,7 +42,7 @@ from steplog.engine.regression import park_regressed
 from steplog.engine.settings import Settings
 from steplog.engine.started import START, attempt_of, goes_on, timeout_s_of
 from steplog.engine.store_clock import JobTime
-from steplog.engine.threads import at_once
+from steplog.engine.threads import at_once, finished
 from steplog.engine.transactional import Lost, TransactionalAttempt, append_and_commit, with_end
 from steplog.engine.values import load as load_value
 from steplog.engine.vault import Vault
@@ -351,12 +351,12 @@ class Runner:
             decision = self._decide(with_end(happened, [entry.fact for entry in entries]))
             item = self._item(decision)
             try:
-                end = await at_once(append_and_commit, transaction, item)
+                end = await finished(at_once(append_and_commit, transaction, item))
             except StoreDamaged:
                 raise
             except StoreUnavailable as error:
                 logger.warning("%s; the log will tell whether it was committed (job %s)", error, item.job_id)
-                await at_once(transaction.roll_back)
+                await finished(at_once(transaction.roll_back))
                 return await self._settle(happened.of, lost(error), decision, item, entries)
             if end.code is Code.STORED:
                 self._adopt(decision, item)

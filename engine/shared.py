@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from steplog.engine.config import store_url
 from steplog.engine.settings import Settings
-from steplog.engine.threads import at_once
+from steplog.engine.threads import at_once, finished
 from steplog.engine.worker import Worker
 from steplog.eventstore.connect import open_store
 from steplog.eventstore.store import Store
@@ -39,7 +39,7 @@ async def worker_for(store: Store | str | None, settings: Settings | None = None
     finally:
         workers.leave(place)
         if not place.users:
-            await asyncio.shield(asyncio.create_task(_close(place)))
+            await _close(place)
 
 
 @dataclass(eq=False, slots=True)
@@ -109,9 +109,9 @@ class _LoopWorkers:
     # --- signals -----------------------------------------------------------------------------------------------------
 
     @property
-    def listens(self) -> bool:
-        """Whether any signal of this process is heard here."""
-        return bool(self._heard_before)
+    def heard(self) -> set[signal.Signals]:
+        """The signals of this process that are heard here."""
+        return set(self._heard_before)
 
     def _listen(self) -> None:
         self._signals.clear()
@@ -160,9 +160,9 @@ def _left(worker: Worker, owns_store: bool) -> None:
 
 
 async def _close(place: _Place) -> None:
-    await asyncio.wait({place.opening})
+    await finished(asyncio.gather(place.opening, return_exceptions=True))
     if place.worker is not None:
-        await at_once(_left, place.worker, place.owns_store)
+        await finished(at_once(_left, place.worker, place.owns_store))
 
 
 _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWorkers] = WeakKeyDictionary()
@@ -170,10 +170,9 @@ _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWorkers] = WeakKeyDi
 
 def _listen_no_more() -> None:
     """In a child that a handler forked: what it is sent would wake the parent's loop, whose socket it has."""
-    if any(workers.listens for workers in _of_loop.values()):
+    for number in {number for workers in _of_loop.values() for number in workers.heard}:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 os.register_at_fork(after_in_child=_listen_no_more)

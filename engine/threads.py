@@ -55,6 +55,27 @@ def at_once(call: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
     return asyncio.get_running_loop().run_in_executor(_EACH_ITS_OWN, call, *args)
 
 
+async def finished(call: asyncio.Future[T], patience_s: float | None = None) -> T:
+    """What it comes to, for it must be known; who is cancelled meanwhile hears of that at its next await.
+
+    After so many seconds of patience, if any are given, it is not waited for any longer: raises CancelledError.
+    """
+    cancelled: asyncio.Task[Any] | None = None
+    while not call.done():
+        try:
+            await asyncio.wait({call}, timeout=patience_s if cancelled else None)
+            if cancelled and not call.done():
+                raise asyncio.CancelledError
+        except asyncio.CancelledError:
+            if cancelled and not call.done() and patience_s is not None:
+                raise
+            cancelled = asyncio.current_task()
+    if cancelled is not None:
+        cancelled.uncancel()  # it was counted, and is no further one
+        cancelled.cancel()
+    return call.result()
+
+
 class _EachItsOwn(Executor):
     """A thread for every call; one that does not end does not keep the process alive."""
 

@@ -216,12 +216,17 @@ class TransactionalAttempt:
     async def _record_checkpoint(self, reached: fact.CheckpointReached) -> bool:
         if self._timeout_s is None:
             self._stop_timer()
-        recorded = await self.record(reached)
-        if self._store.stops_writers:  # behind whatever of the job's was waiting for its turn
-            await self._take_turn()
-            if self._over:
-                self._give_turn()
-        return recorded
+        try:
+            return await self.record(reached)
+        except BaseException:
+            if self._timeout_s is None and self._open is not None:  # what is open has its time again
+                self._start_timer(self._open.timeout_s)
+            raise
+        finally:
+            if self._store.stops_writers:  # behind whatever of the job's was waiting for its turn
+                await self._take_turn()
+                if self._over:
+                    self._give_turn()
 
     async def record(self, happened: fact.Completed | fact.CheckpointReached) -> bool:
         """Record it as the transaction's end; whether that is committed. Raises what the recorder does.

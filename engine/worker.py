@@ -166,8 +166,10 @@ class Worker:
                 run.runner.stop(0.0)
                 await _ended(run.task)
             if run.task.cancelled():
-                raise RunCancelled(job_id) from None
-            if run.task.done() and (error := run.task.exception()) is not None:
+                self.takes_more = False
+                if not _is_being_cancelled():
+                    raise RunCancelled(job_id) from None
+            elif run.task.done() and (error := run.task.exception()) is not None:
                 logger.warning("job %s was not handed back: %s", job_id, error)
                 self.takes_more = False
             raise
@@ -246,6 +248,11 @@ async def _ended(task: asyncio.Task[State]) -> None:
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait({task})
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def adopting_of(state: State, definition: AnyDefinition, by: str) -> PlanAdopted | None:

@@ -42,6 +42,9 @@ SERVER_PATIENCE_S = 1.0
 _MS_MAX = (1 << 31) - 1
 """The longest time that the server's settings take: 24 days."""
 
+_VALUES = (UnicodeError, OverflowError, ValueError)
+"""What psycopg raises for a value that cannot be sent."""
+
 _BEGIN = """
 select current_setting('synchronous_commit'), current_setting('transaction_read_only'),
        set_config('steplog.transaction', %(token)s, true),
@@ -197,6 +200,8 @@ class PostgresTransaction:
                     raise TransactionClosed from error
                 self._note_end()
                 raise explain(error) from error
+            except _VALUES as error:
+                raise StatementFailed(f"{type(error).__name__}: {error}") from error
             finally:
                 if self._over:
                     self._give_back(is_sound=False)
@@ -209,7 +214,7 @@ class PostgresTransaction:
         self._connection.execute(b"savepoint steplog_many")
         try:
             yield
-        except psycopg.Error:
+        except Exception:
             if self._connection.info.transaction_status is TransactionStatus.INTRANS:
                 self._connection.execute(b"rollback to savepoint steplog_many")
             raise

@@ -5,10 +5,13 @@ Whoever was to end it may have blocked its event loop, or closed it. PostgreSQL'
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
+
+_log = logging.getLogger("steplog.eventstore")
 
 PATIENCE_S = 1.0
 """How much longer than its time a transaction is left alone: as a rule its attempt ends it."""
@@ -45,7 +48,10 @@ class Watchdog:
 
     def _watch(self) -> None:
         while (overdue := self._overdue()) is not None:
-            overdue.roll_back()
+            try:
+                overdue.roll_back()
+            except Exception as error:  # the next one is to be watched all the same
+                _log.error("a transaction that nobody ended in its time cannot be rolled back: %s", error)
 
     def _overdue(self) -> _Watched | None:
         """The next that nobody has ended in its time; None where there is nothing to watch any more."""
@@ -55,6 +61,6 @@ class Watchdog:
                     self._watched = None
                     return watched
                 self._wakes_at = watched.due
-                self._changed.wait(left_s)
+                self._changed.wait(min(left_s, threading.TIMEOUT_MAX))
             self._wakes_at = None
             return None

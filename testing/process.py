@@ -38,6 +38,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 _ENDING_S_MAX = 10.0
+_CANCELLED_TIMES_MAX = 5
 
 
 class Fate:
@@ -168,10 +169,12 @@ class Process:
             self._loop.set_exception_handler(lambda loop, said: None)
         else:
             self._store.retire_worker(self._worker.worker_id)
-        left = asyncio.all_tasks(self._loop)
-        for task in left:
-            task.cancel()
-        if left:
+        for _ in range(_CANCELLED_TIMES_MAX):  # a run whose first cancellation hands its job back waits for the store
+            self._loop.let_go()
+            if not (left := asyncio.all_tasks(self._loop)):
+                break
+            for task in left:
+                task.cancel()
             self._loop.run_until_complete(asyncio.wait(left, timeout=_ENDING_S_MAX))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
@@ -242,6 +245,7 @@ class _Loop(VirtualLoop):
     def __init__(self, clock: VirtualClock, process: Process) -> None:
         super().__init__(clock)
         self._process = process
+        self._unheard: list[asyncio.Future[Any]] = []
 
     def is_awaited_outside(self, files: int) -> bool:
         return self._process.is_awaited(files)
@@ -249,8 +253,14 @@ class _Loop(VirtualLoop):
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
         try:
             return super().run_in_executor(executor, func, *args)
-        except Killed:
-            return self.create_future()  # nobody hears of it
+        except Killed:  # nobody hears of it
+            self._unheard.append(self.create_future())
+            return self._unheard[-1]
+
+    def let_go(self) -> None:
+        """Whoever still waits for what nobody hears of need not any more."""
+        for unheard in self._unheard:
+            unheard.cancel()
 
 
 class _WritesAtOnce(Writer):
