@@ -138,8 +138,13 @@ class TransactionalAttempt:
                 pass
         finally:
             ended = at_once(self.end)
-            ended.add_done_callback(lambda _: self._give_turn())
+            ended.add_done_callback(self._give_turn_unless_recording)
             await asyncio.shield(ended)  # whoever waits may be cancelled: what is open must not stay so
+
+    def _give_turn_unless_recording(self, ended: asyncio.Future[None]) -> None:
+        """Who records gives it when the end is adopted, also where nobody waits for that any more."""
+        if not self._recording.locked():
+            self._give_turn()
 
     # --- in the handler's thread -------------------------------------------------------------------------------------
 

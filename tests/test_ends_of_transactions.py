@@ -269,11 +269,34 @@ def test_rows_of_which_one_cannot_be_sent_are_all_left_out(store: Store) -> None
 
     @wf.sub_step
     def book(tx: Transaction) -> None:
-        with pytest.raises(StatementFailed):
-            tx.executemany("insert into effects values (%s)", [["menu"], ["drinks"], [object()]])
+        for refused in (object(), "lone \ud800"):
+            with pytest.raises(StatementFailed):
+                tx.executemany("insert into effects values (%s)", [["menu"], ["drinks"], [refused]])
         tx.executemany("insert into effects values (%s)", [["soup"], ["stew"]])
 
     assert (run(wf, store).status, effects(store)) == ("completed", ["soup", "stew"])
+
+
+def test_a_checkpoint_that_is_refused_holds_up_no_sibling(store: Store) -> None:
+    """Both the handler and the file's lock go on until its end."""
+    wf, settled = Workflow("refused checkpoint"), threading.Event()
+
+    @wf.sub_step
+    def book(step: Step, tx: Transaction) -> None:
+        with pytest.raises(StatementFailed):
+            tx.execute("insert into nowhere values (1)")
+        with pytest.raises(StatementFailed):
+            step.checkpoint(1)
+        settled.wait(0.3)
+
+    @wf.sub_step
+    async def sibling() -> None:
+        await asyncio.sleep(0.1)
+
+    job = run(wf, store)
+
+    assert (job.status, error_of(job)["type"]) == ("failed", "StatementFailed")
+    assert "nowhere" in error_of(job)["message"]
 
 
 def test_a_savepoint_is_gone_back_to_behind_a_comment_too(store: Store) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, field_validator
 
-from steplog import Context, JobHandle, Settings, Step, Workflow, arun_worker, run_worker
-from steplog.engine import operators
+from steplog import Context, JobHandle, Settings, Step, Transaction, Workflow, arun_worker, run_worker
+from steplog.engine import operators, runner, transactional
+from steplog.engine.errors import RunCancelled
 from steplog.engine.jobs import run_here
 from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.store import Head, HeadQuery, Store, Work, WorkQuery
@@ -408,3 +409,91 @@ def test_what_is_being_stored_when_a_loop_ends_is_stored_once_and_decided_upon_o
     assert only_job(store).columns.status == "queued"
     assert types_of(store).count("SubStepCompleted") == 1
     assert "LateOutcome" not in types_of(store)
+
+
+def test_a_commit_that_is_under_way_when_a_loop_ends_is_no_take_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commits, tasks = threading.Event(), list[Any]()
+    wf: Workflow[Any, Any] = Workflow("books")
+
+    @wf.sub_step
+    def book(tx: Transaction) -> None:
+        tx.execute("select 1")
+
+    def slow(transaction: Any, item: Any) -> Any:
+        ended = transactional.append_and_commit(transaction, item)
+        commits.set()
+        threading.Event().wait(0.2)
+        return ended
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(run_here(wf, store=store, settings=FAST)))
+        await asyncio.to_thread(commits.wait, DONE_S_MAX)
+
+    monkeypatch.setattr(runner, "append_and_commit", slow)
+    in_time(main())
+
+    assert only_job(store).columns.status == "completed"
+    assert tasks[0].cancelled() or tasks[0].result().status == "completed"
+    assert [said for said in caplog.messages if "taken over" in said] == []
+
+
+def test_only_whoever_cancelled_a_run_is_surprised_by_its_end(store: Store) -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        run = gate.run(store)
+        await gate.reached.wait()
+        (own,) = [task for task in asyncio.all_tasks() if task.get_name().startswith("job ")]
+        own.cancel()
+        with pytest.raises(RunCancelled):
+            await run
+
+    in_time(scenario())
+    assert only_job(store).columns.status == "queued"
+
+
+def test_a_run_that_is_cancelled_while_its_job_is_created_hands_it_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    creates, goes_on = threading.Event(), threading.Event()
+    create_many = type(store).create_many
+
+    def slow(self: Store, jobs: Any) -> Any:
+        creates.set()
+        goes_on.wait(DONE_S_MAX)
+        return create_many(self, jobs)
+
+    async def scenario() -> bool:
+        quick: Workflow[Any, Any] = Workflow("quick")
+        quick.sub_step(name="only")(lambda: None)
+        serving = asyncio.create_task(arun_worker(quick, store=store, settings=FAST))
+        await asyncio.sleep(0.1)
+        monkeypatch.setattr(type(store), "create_many", slow)
+        run = Gate().run(store)
+        await asyncio.to_thread(creates.wait, DONE_S_MAX)
+        run.cancel()
+        await asyncio.sleep(0.05)
+        goes_on.set()
+        await asyncio.wait({run})
+        lives = not serving.done()
+        serving.cancel()
+        await asyncio.wait({serving})
+        return lives and run.cancelled()
+
+    assert in_time(scenario())
+    assert (only_job(store).columns.status, only_job(store).worker_id) == ("queued", None)
+
+
+def test_a_worker_that_is_cancelled_as_its_loop_ends_is_closed(store: Store) -> None:
+    wf: Workflow[Any, Any] = Workflow("idle")
+    wf.sub_step(name="only")(lambda: None)
+
+    async def main() -> None:
+        serving = asyncio.create_task(arun_worker(wf, store=store, settings=FAST))
+        await asyncio.sleep(0.1)
+        serving.cancel()
+
+    asyncio.run(main())
+
+    assert [worker.state for worker in store.workers()] == ["stopped"]
