@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from steplog.engine.blocking import run_to_the_end
 from steplog.engine.context import fields_of
 from steplog.engine.definition import AnyDefinition
-from steplog.engine.errors import InputRefused, Interrupted, PlanMismatch, RunCancelled, SecretsClosed
+from steplog.engine.errors import InputRefused, Interrupted, OwnershipLost, PlanMismatch, RunCancelled, SecretsClosed
 from steplog.engine.handle import JobHandle
 from steplog.engine.history import Loaded, load
 from steplog.engine.observing import traceparent_of
@@ -225,7 +225,7 @@ def prepare(
 async def _run_owned(worker: Worker, owned: Owned) -> JobHandle[Any]:
     try:
         state = await worker.run(owned)
-    except asyncio.CancelledError:  # the job was handed back
+    except (asyncio.CancelledError, OwnershipLost):  # the job was handed back, or is another's
         raise
     except BaseException:
         worker.takes_more = False

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from transactional_stores import postgres_beside
+from transactional_stores import opened_beside
 
 from steplog import Step, Workflow
 from steplog.engine.jobs import run_blocking
@@ -22,13 +22,7 @@ OF_AN_OLDER_VERSION = "update snapshots set digest = null"
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened: Store
-    if request.param == "sqlite":
-        opened = SQLiteStore(tmp_path / "steplog.db")
-    else:
-        dsn, schema = request.getfixturevalue("postgres_dsn"), request.getfixturevalue("postgres_schema")
-        opened = postgres_beside(dsn, schema)
-    with closing(opened):
+    with closing(opened_beside(request.param, request, tmp_path)) as opened:
         opened.migrate()
         yield opened
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transactional_stores import MeddledTransactions, effects, make_table, postgres_beside
+from transactional_stores import MeddledTransactions, effects, make_table, opened_beside
 
 from steplog import JobHandle, Retry, Settings, StatementFailed, Step, Transaction, Workflow
 from steplog.engine import operators
@@ -20,7 +20,6 @@ from steplog.engine.worker import Worker
 from steplog.eventstore import sqlite_watchdog
 from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.errors import OutcomeUnknown, StoreUnavailable, TransactionClosed
-from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import Store
 
 DONE_S_MAX = 20
@@ -31,13 +30,7 @@ THREADS = 32
 @pytest.fixture(params=["sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each kind, with the table `effects` beside its log."""
-    opened: Store
-    if request.param == "sqlite":
-        opened = SQLiteStore(tmp_path / "steplog.db")
-    else:
-        dsn, schema = request.getfixturevalue("postgres_dsn"), request.getfixturevalue("postgres_schema")
-        opened = postgres_beside(dsn, schema)
-    with closing(opened):
+    with closing(opened_beside(request.param, request, tmp_path)) as opened:
         opened.migrate()
         make_table(opened)
         yield opened

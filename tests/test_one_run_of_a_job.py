@@ -12,10 +12,11 @@ from pydantic import BaseModel, field_validator
 
 from steplog import Context, JobHandle, Settings, Step, Transaction, Workflow, arun_worker, run_worker
 from steplog.engine import operators, runner, transactional
-from steplog.engine.errors import RunCancelled
+from steplog.engine.errors import OwnershipLost, RunCancelled
 from steplog.engine.jobs import run_here
+from steplog.engine.worker import Worker
 from steplog.eventstore.clock import SystemClock
-from steplog.eventstore.store import Head, HeadQuery, Store, Work, WorkQuery
+from steplog.eventstore.store import Claim, Head, HeadQuery, Store, Work, WorkQuery
 
 DONE_S_MAX = 20
 FAST = Settings(poll_s=0.02, poll_s_max=0.05, heartbeat_s=0.05, grace_s=0.1)
@@ -497,3 +498,27 @@ def test_a_worker_that_is_cancelled_as_its_loop_ends_is_closed(store: Store) -> 
     asyncio.run(main())
 
     assert [worker.state for worker in store.workers()] == ["stopped"]
+
+
+def test_a_job_that_is_lost_to_another_leaves_the_worker_beside_it_alone(store: Store) -> None:
+    async def scenario() -> bool:
+        quick: Workflow[Any, Any] = Workflow("quick")
+        quick.sub_step(name="only")(lambda: None)
+        serving = asyncio.create_task(arun_worker(quick, store=store, settings=FAST))
+        gate = Gate()
+        run = gate.run(store)
+        await gate.reached.wait()
+        head = only_job(store)
+        store.abandon(head.job_id, Claim(head.worker_id or "", head.epoch, head.claim_id or ""))
+        with Worker(store) as other:
+            other.claim(head.job_id, gate.workflow)
+            gate.leave.set()
+            with pytest.raises(OwnershipLost):
+                await run
+        await asyncio.sleep(0.1)
+        lives = not serving.done()
+        serving.cancel()
+        await asyncio.wait({serving})
+        return lives
+
+    assert in_time(scenario())

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from transactional_stores import Commit, MeddledTransactions, effects, make_table, postgres_beside
+from transactional_stores import Commit, MeddledTransactions, effects, make_table, opened_beside
 
 from steplog import (
     AttemptOver,
@@ -40,7 +40,6 @@ from steplog.eventstore.chain import seal
 from steplog.eventstore.clock import SystemClock
 from steplog.eventstore.errors import OutcomeUnknown, StoreError, StoreUnavailable, TransactionClosed
 from steplog.eventstore.events import ContextChanged, EventData, SubStepSkipped
-from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import HeadQuery, Proposal, Store
 from steplog.projections.evolve import Evolution
 from steplog.projections.head import head_of
@@ -66,11 +65,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     opened: Store
     if request.param == "memory":
         opened = MemoryStore(SystemClock())
-    elif request.param == "sqlite":
-        opened = SQLiteStore(tmp_path / "steplog.db")
     else:
-        dsn, schema = request.getfixturevalue("postgres_dsn"), request.getfixturevalue("postgres_schema")
-        opened = postgres_beside(dsn, schema, portable=request.param == "portable")
+        opened = opened_beside(request.param, request, tmp_path)
     with closing(opened):
         opened.migrate()
         make_table(opened)

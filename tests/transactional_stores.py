@@ -5,13 +5,16 @@ with.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from steplog.eventstore.chain import Position
 from steplog.eventstore.events import Event
 from steplog.eventstore.postgres import PostgresStore
+from steplog.eventstore.sqlite import SQLiteStore
 from steplog.eventstore.store import Answer, Append, Store, StoreTransaction
 
 Commit = Callable[[Callable[[], None]], None]
@@ -21,6 +24,14 @@ Commit = Callable[[Callable[[], None]], None]
 def postgres_beside(dsn: str, schema: str, **options: Any) -> PostgresStore:
     """A store whose handlers find their tables in the store's own schema."""
     return PostgresStore(make_conninfo(dsn, options=f"-c search_path={schema}"), schema=schema, **options)
+
+
+def opened_beside(kind: str, request: pytest.FixtureRequest, folder: Path) -> Store:
+    """A SQLite store in that folder, or one in the tests' PostgreSQL; not migrated yet."""
+    if kind == "sqlite":
+        return SQLiteStore(folder / "steplog.db")
+    dsn, schema = request.getfixturevalue("postgres_dsn"), request.getfixturevalue("postgres_schema")
+    return postgres_beside(dsn, schema, portable=kind == "portable")
 
 
 def make_table(store: Store) -> None:
