@@ -51,6 +51,8 @@ def resume_point(state: State) -> dict[str, Any]:
 def _phase_to_go_on_with(state: State, shape: Shape) -> str | None:
     """The current one, or the next behind it where nothing is left of that: so it is in a fork until that is run."""
     current = current_phase(state)
+    if state["undoing"]:
+        return current
     phases = list(shape.of_phase)
     for phase in phases[phases.index(current) :] if current is not None else ():
         if state["phases"][phase]["unsettled"] or blocking_failure(state, shape, phase):
